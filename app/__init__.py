@@ -1,0 +1,34 @@
+"""The public gateway: where everything lives.
+
+The way of a request, top-down, and no way back:
+
+    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py), strictly
+    exchange.py    one Message and its answer: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic, logs
+    server.py      THE order: identify, authenticate, admit; the handler; stamp
+    middleware.py  those steps, each a few lines over one noun of the core
+    proxy.py       the handler: outbound.py writes the head, core/upstream.py sends it, the answer is relayed
+
+Around it: `__main__.py` (settings, port), workers.py (the processes), services.py (what a worker's requests are
+served with), health.py, errors.py and responses.py (everything that goes wrong, through core/envelope.py).
+
+The core, shared with admin/ and tools/, knows neither Sanic nor them:
+
+    values        model, errors, records
+    keys          credential (mint, digest, judge) · keyring (find, fetch) over keytable, unknown_keys, changelog ·
+                  refresh, refresher, usage, static_key
+    changes       changes (publish, listen, poll) over change_message
+    limits        limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
+                  limiter.lua (the same inside Redis) · announce (header fields, the 429)
+    relay         routing · headers · upstream (the pool) over peer (one connection)
+    database      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations
+                  and keys, audited) over ledger (SQL) and rules
+    redis         redis (one supervised connection) over redis_errors
+    the process   settings over variables, addresses, proxies · telemetry, output, access, redaction, request_id,
+                  duration
+
+Glossary. Organization: who is limited and billed. Credential: one key, judged. Backend: a service that requests are
+proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
+limiter decided. Burst: unused requests of a minute that roll over. Change: something memory may no longer rely on.
+Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
+Drain: the end of a worker in good order.
+"""

@@ -1,0 +1,315 @@
+"""One connection to a backend: what it said, strictly parsed by llhttp, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, Literal, cast
+
+import httptools
+
+from app.core.errors import BackendUnavailable
+from app.core.model import Backend
+
+Fields = list[tuple[bytes, bytes]]
+Interim = Callable[[int, Fields], None]
+Framing = Literal["length", "chunked", "close", "none"]
+
+HEAD_BYTES_MAX: Final = 65_536
+"""Also what may come between two pieces of a body: chunk extensions, trailers."""
+FIELDS_MAX: Final = 256
+INTERIM_MAX: Final = 16
+BUFFER_BYTES_HIGH: Final = 262_144
+WRITE_BYTES_HIGH: Final = 262_144
+
+
+class Malformed(Exception):
+    """What the backend sent is no HTTP that may be passed on. The cause of a BackendUnavailable, for the log."""
+
+
+class Peer(asyncio.Protocol):
+    """Carries one request at a time: `begin`, `write`…, `wait_for_head`, `take`/`wait_for_more`, `end`.
+
+    `deadline` (by the clock given) moves with every byte in either direction. It rests while the client is slow: with
+    its upload before there is a head, with reading the answer afterwards.
+    """
+
+    def __init__(self, backend: Backend, idle_seconds: float, clock: Callable[[], float]) -> None:
+        self.backend = backend
+        self.deadline = math.inf
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._busy = False
+        self._awaits_client = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._reset(head_only=False, on_interim=None)
+
+    def _reset(self, head_only: bool, on_interim: Interim | None) -> None:
+        self._head_only = head_only
+        self._on_interim = on_interim
+        self._interim_count = 0
+        self._unbodied_bytes = 0
+        self._error: Exception | None = None
+        self._chunks: list[bytes] = []
+        self._buffered_bytes = 0
+        self._keep_alive = False
+        self._in_head = True
+        self.has_head = False
+        self.is_complete = False
+        self.status = 0
+        self.reason = b""
+        self.fields: Fields = []
+        self.trailers: Fields = []
+        self.framed_by: Framing = "close"
+
+    # --- what the pool asks and does ---
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be written: open, and nothing unasked-for has come."""
+        return self._transport is not None and not self._transport.is_closing() and self._error is None
+
+    def begin(self, head_only: bool, on_interim: Interim | None) -> None:
+        self._reset(head_only, on_interim)
+        self._busy = True
+        self._awaits_client = False
+
+    def end(self) -> bool:
+        """Ends the request; whether the connection can carry another."""
+        reusable = self.is_complete and self._keep_alive and not self._writing_paused and self.is_usable
+        self._busy = False
+        if self._reading_paused:
+            self._resume_reading()
+        return reusable
+
+    def abort(self) -> None:
+        """Closes at once; whatever the backend was doing for us, it may stop."""
+        self._busy = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the request with `error`, unless it is over. The first failure is the one that counts."""
+        if self._error is None and not self.is_complete:
+            self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake()
+        self._wake_writer()
+
+    # --- the request ---
+
+    def rest(self) -> None:
+        """It is the client's turn to send: the backend's clock stands still, unless it has begun to answer."""
+        self._awaits_client = True
+        self._touch()
+
+    def expect(self) -> None:
+        """It is the backend's turn: its clock runs from now."""
+        self._awaits_client = False
+        self._touch()
+
+    def _touch(self) -> None:
+        if self._reading_paused or (self._awaits_client and not self.has_head):
+            self.deadline = math.inf
+        else:
+            self.deadline = self._clock() + self._idle_seconds
+
+    def write(self, data: bytes) -> None:
+        """Sends, or does nothing on a connection that is gone: whoever waits for its answer is told."""
+        self._touch()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def wait_until_writable(self) -> None:
+        """Back-pressure: returns when the backend takes more. Raises when the connection is gone."""
+        while self._writing_paused and self._error is None:
+            self._writable = self._loop.create_future()
+            await self._writable
+        if self._error is not None:
+            raise self._error
+
+    # --- the answer ---
+
+    async def wait_for_head(self) -> None:
+        """Returns once the final head is here. Raises BackendUnavailable or BackendTimedOut."""
+        while not self.has_head:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    def take(self) -> bytes:
+        """All body bytes that are here."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered_bytes = 0
+        if self._reading_paused:
+            self._resume_reading()
+        return data
+
+    async def wait_for_more(self) -> None:
+        while not self._chunks and not self.is_complete:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # --- asyncio's side ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy or self.is_complete:
+            # Nothing was asked: bytes now would become the next request's answer.
+            self._error = Malformed("bytes after the end of an answer")
+            self.abort()
+            return
+        self._unbodied_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Malformed("switched protocols unasked"))
+        except httptools.HttpParserError as error:
+            self._refuse(error.__context__ if isinstance(error.__context__, Malformed) else error)
+        if self._unbodied_bytes > HEAD_BYTES_MAX and not self.is_complete:
+            self._refuse(Malformed("head, trailers or chunk extensions too large"))
+        self._touch()
+        if self.has_head:
+            self._wake()
+
+    def _refuse(self, why: BaseException) -> None:
+        error = BackendUnavailable()
+        error.__cause__ = why
+        self.fail(error)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._busy and not self.is_complete:
+            if self.has_head and self.framed_by == "close" and exc is None and self._error is None:
+                self.is_complete = True
+            elif self._error is None:
+                self._error = BackendUnavailable()
+                self._error.__cause__ = exc or ConnectionResetError("closed before the end of its answer")
+        self._writing_paused = False
+        self._wake()
+        self._wake_writer()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._touch()
+        self._wake_writer()
+
+    def _pause_reading(self) -> None:
+        self._reading_paused = True
+        self._touch()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        self._touch()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- llhttp's side ---
+
+    def on_message_begin(self) -> None:
+        if not self._in_head:
+            # In one segment with the first: it may neither change that one nor become the next request's answer.
+            raise Malformed("a second answer")
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        fields = self.fields if self._in_head else self.trailers
+        if len(fields) >= FIELDS_MAX:
+            raise Malformed("too many fields")
+        fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        if version not in ("1.1", "1.0") or status > 999:
+            raise Malformed(f"HTTP/{version} {status}")
+        if status < 200:
+            self._interim(status)
+            return
+        self.status = status
+        self.framed_by = self._framing(status)
+        # RFC 9112 section 6.1: chunked in HTTP/1.0 is suspect, the connection is not to be used again
+        self._keep_alive = self._parser.should_keep_alive() and not (version == "1.0" and self.framed_by == "chunked")
+        self._in_head = False
+        self.has_head = True
+        if self._head_only:
+            # llhttp cannot know that the request was HEAD: it would wait for the body that the head announces.
+            self.is_complete = True
+            self._parser = httptools.HttpResponseParser(self)
+
+    def _interim(self, status: int) -> None:
+        self._interim_count += 1
+        if status < 100 or status == 101 or self._interim_count > INTERIM_MAX:
+            raise Malformed(f"status {status}, interim answer {self._interim_count}")
+        if self._on_interim is not None:
+            self._on_interim(status, self.fields)
+
+    def _framing(self, status: int) -> Framing:
+        if self._head_only or status in (204, 304):
+            return "none"
+        framing: Framing = "close"
+        for name, value in self.fields:
+            key = name.lower()
+            if key == b"transfer-encoding":
+                if value.lower() != b"chunked" or framing == "chunked":
+                    raise Malformed("a transfer coding other than chunked, once")
+                framing = "chunked"
+            elif key == b"content-length":
+                framing = "length"
+        return framing
+
+    def on_body(self, data: bytes) -> None:
+        if self._head_only:
+            raise Malformed("a body for HEAD")
+        self._unbodied_bytes = 0
+        self._chunks.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes > BUFFER_BYTES_HIGH and not self._reading_paused:
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._in_head:  # an interim answer; the final one follows
+            self.fields = []
+            self.reason = b""
+            self._unbodied_bytes = 0
+            return
+        self.is_complete = True

@@ -1,0 +1,92 @@
+"""Requests that wait for Redis, gathered by organization, and when they are sent: group commit, without a timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Final
+
+from app.core.model import Organization, Verdict
+
+BATCHES_IN_FLIGHT_MAX: Final = 2
+ORGANIZATIONS_A_BATCH_MAX: Final = 64
+
+Waiter = asyncio.Future[Verdict | None]
+
+
+class Group:
+    """Requests of one Organization (so under one set of limits), in the order of their arrival."""
+
+    __slots__ = ("organization", "waiters")
+
+    def __init__(self, organization: Organization) -> None:
+        self.organization = organization
+        self.waiters: list[Waiter] = []
+
+
+class Waiting:
+    """Calls `send` with a batch of groups on the next turn of the loop, or as soon as one of two batches has returned.
+
+    `send` gives every waiter its result. A batch is nobody's: a request that is cancelled leaves its place in it.
+    """
+
+    def __init__(self, send: Callable[[list[Group]], Awaitable[None]]) -> None:
+        self._send = send
+        # By identity: an organization is one object in the key ring, and hashing its limits is the dearest part.
+        self._groups: dict[int, Group] = {}
+        self._is_flush_due = False
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    def join(self, organization: Organization) -> Waiter:
+        """The future of one request's verdict; None means that there is none to be had."""
+        loop = asyncio.get_running_loop()
+        key = id(organization)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(organization)
+        waiter: Waiter = loop.create_future()
+        group.waiters.append(waiter)
+        if not self._is_flush_due and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
+            self._is_flush_due = True
+            loop.call_soon(self._flush)
+        return waiter
+
+    async def drain(self) -> None:
+        """Returns when nobody waits any more."""
+        while self._groups or self._in_flight:
+            self._flush()
+            if self._in_flight:
+                await asyncio.wait(self._in_flight)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        while self._groups and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
+            batch = self._next_batch()
+            if batch:
+                task = asyncio.create_task(self._run(batch), name="limiter-batch")
+                self._in_flight.add(task)
+                task.add_done_callback(self._returned)
+
+    def _next_batch(self) -> list[Group]:
+        """At most 64 organizations, without the requests whose clients have left meanwhile: those count for nothing."""
+        keys = list(islice(self._groups, ORGANIZATIONS_A_BATCH_MAX))
+        batch = [self._groups.pop(key) for key in keys]
+        for group in batch:
+            group.waiters = [waiter for waiter in group.waiters if not waiter.done()]
+        return [group for group in batch if group.waiters]
+
+    async def _run(self, batch: list[Group]) -> None:
+        try:
+            await self._send(batch)
+        finally:  # a request must not hang on a bug of ours, nor on the end of the loop
+            for group in batch:
+                for waiter in group.waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": failure})
+        self._flush()

@@ -1,0 +1,251 @@
+"""The door: the public app's HTTP/1 connections, on Sanic's protocol hooks.
+
+Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. A connection
+is one task: it takes the requests in order, pipelined ones too, and hands each to Sanic through an Exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+import sys
+from typing import Any, Final
+
+from loguru import logger
+from sanic.models.server_types import ConnInfo
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+from app.core.errors import GatewayError, RequestTimedOut
+from app.exchange import Exchange
+from app.message import Body, ClientGone, Message
+from app.reader import Reader
+
+IDLE_SECONDS: Final = 65.0
+HEAD_SECONDS: Final = 15.0
+BODY_SECONDS: Final = 30.0
+WRITE_SECONDS: Final = 60.0
+LINGER_SECONDS: Final = 1.0
+
+_LINGER_NOT: Final = struct.pack("ii", 1, 0)
+
+
+class DoorProtocol(HttpProtocol):
+    """One client connection. Sanic makes it (`protocol=`) and calls asyncio's methods; `HTTP_CLASS` is the exchange."""
+
+    HTTP_CLASS: Any = Exchange
+    __slots__ = (
+        "_is_lingering",
+        "_reading_paused",
+        "_wake_reader",
+        "_write_left",
+        "deadline",
+        "exchange",
+        "is_draining",
+        "is_gone",
+        "peer_ip",
+        "reader",
+    )
+
+    def connection_made(self, transport: Any) -> None:
+        transport.set_write_buffer_limits(low=16_384, high=65_536)
+        self.connections.add(self)
+        self.transport = transport
+        self.conn_info = ConnInfo(transport, unix=self._unix)
+        self.peer_ip: str = self.conn_info.client_ip or ""
+        self.is_gone = self.is_draining = self._is_lingering = self._reading_paused = False
+        self.exchange: Exchange | None = None
+        self.reader = Reader(self._pause_reading, self._resume_reading)
+        self._wake_reader: asyncio.Future[None] | None = None
+        self._write_left = 0
+        self.restart_clock()
+        self._task = self.loop.create_task(self.connection_task())
+        self._task.add_done_callback(self._task_ended)
+
+    # --- the requests of this connection, in order ---
+
+    async def connection_task(self) -> None:
+        """Serves requests until either side has had enough. Cancelled when the client is gone."""
+        try:
+            while True:
+                message = await self._next_message()
+                self.exchange = exchange = self.HTTP_CLASS(self, message)
+                keep_alive = await exchange.run()
+                self.exchange = None
+                if not keep_alive or self.is_gone or self.is_draining or not await self._drained(message.body):
+                    break
+                self.restart_clock()
+            await self._linger()
+        except asyncio.CancelledError:
+            return
+        except Exception:  # noqa: BLE001 - a bug of ours: its connection ends, and the log says why
+            logger.exception("connection ended by an error")
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Not the task's own last step: one that is cancelled before its first (connect and close at once) has none."""
+        self._task = None
+        self.close()
+
+    async def _next_message(self) -> Message:
+        if not self.reader.queue:
+            self._resume_reading()
+        while not self.reader.queue:
+            self._wake_reader = self.loop.create_future()
+            await self._wake_reader
+        return self.reader.queue.popleft()
+
+    async def _drained(self, body: Body) -> bool:
+        """Reads the rest of a small body that nobody wanted, so that the connection can go on; False if it is large."""
+        if body.is_whole or not body.is_worth_draining:
+            return body.is_whole
+        self.restart_clock()  # once: a client that trickles is not waited for
+        try:
+            while not body.is_whole:
+                await body.read()
+        except (GatewayError, ClientGone):
+            return False
+        return True
+
+    async def _linger(self) -> None:
+        """Lets the client read our last answer: a close with unread input would be a reset (RFC 9112 section 9.6)."""
+        if self.is_gone or self.transport is None or self.transport.is_closing():
+            return
+        await self._can_write.wait()
+        if self.reader.is_between and not self._reading_paused:
+            return
+        self._is_lingering = True
+        self.reader.queue.clear()
+        self.transport.write_eof()
+        self._resume_reading()
+        self.deadline = self.loop.time() + LINGER_SECONDS
+        self._wake_reader = self.loop.create_future()
+        await self._wake_reader
+
+    # --- asyncio's side ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_lingering:
+            return
+        reader = self.reader
+        was_in_head = reader.in_head
+        reader.feed(data)
+        if reader.queue:
+            self._wake()
+        if self.exchange is not None or reader.queue or reader.in_head is not was_in_head:
+            self.restart_clock()
+
+    def _wake(self) -> None:
+        if self._wake_reader is not None and not self._wake_reader.done():
+            self._wake_reader.set_result(None)
+
+    def _give_up(self, error: GatewayError) -> None:
+        self.reader.refuse(error)
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: to a proxy it has hung up. What needs no backend is still answered."""
+        self.is_gone = True
+        self.reader.hang_up()
+        if self.exchange is not None:
+            self.exchange.hang_up()
+        elif self._is_lingering or not self.reader.queue:
+            self._end_task()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_gone = True
+        self.reader.hang_up()
+        super().connection_lost(exc)
+
+    def _end_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def reset(self) -> None:
+        """Ends the connection with RST: the FIN of `abort` is what a client that reads until the end takes for it."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None:  # it is None once the transport has closed
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_left = sys.maxsize
+        self.restart_clock()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.restart_clock()
+
+    def _is_being_read(self) -> bool:
+        """Whether the client took anything since the last look: a slow reader is no dead one."""
+        before, self._write_left = self._write_left, self.transport.get_write_buffer_size() if self.transport else 0
+        return self._write_left < before
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self.transport is not None and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+            self.restart_clock()
+
+    def _resume_reading(self) -> None:
+        if not self._reading_paused or self.reader.is_full or self.transport is None or self.transport.is_closing():
+            return
+        self._reading_paused = False
+        self.transport.resume_reading()
+        self.data_received(b"")  # what was held
+
+    # --- time ---
+
+    def restart_clock(self) -> None:
+        """To be called when what we wait for changes or came a step nearer: the time for it starts anew."""
+        self.deadline = self.loop.time() + self._patience_seconds()
+
+    def _patience_seconds(self) -> float:
+        if not self._can_write.is_set():
+            return WRITE_SECONDS
+        if self.exchange is not None:
+            return BODY_SECONDS if self._waits_for_body(self.exchange) else math.inf
+        if self.reader.queue:
+            return math.inf
+        if self.reader.body is not None:
+            return LINGER_SECONDS
+        return HEAD_SECONDS if self.reader.in_head else IDLE_SECONDS
+
+    def _waits_for_body(self, exchange: Exchange) -> bool:
+        """Whether it is the client's turn: with the pieces of this request's body, until there is an answer."""
+        body = exchange.message.body
+        return not (body.is_whole or exchange.has_begun or self._reading_paused)
+
+    def check_timeouts(self, now: float | None = None) -> None:
+        """Called by the server's sweep: ends what has waited too long for the client."""
+        if now is None or now < self.deadline:
+            return
+        self.deadline = math.inf
+        if not self._can_write.is_set() and self._is_being_read():
+            self.deadline = now + WRITE_SECONDS
+        elif not self._can_write.is_set():
+            self.reset()
+        elif self._is_lingering:
+            self.abort()
+        elif self.exchange is not None:
+            if self._waits_for_body(self.exchange):
+                self._give_up(RequestTimedOut())
+        elif self.reader.in_head:
+            self._give_up(RequestTimedOut())
+        else:
+            self._end_task()
+
+    def close_if_idle(self) -> bool:
+        """Part of the drain: ends the connection, unless a request is under way or arriving: its answer is the last."""
+        self.is_draining = True
+        is_busy = self.exchange is not None or self.reader.queue or self.reader.in_head or self._is_lingering
+        if not is_busy:
+            self._end_task()
+        return not is_busy
+
+    @property
+    def handler(self) -> asyncio.Task[None] | None:
+        """What serves this connection's requests, until it has ended."""
+        return self._task

@@ -1,0 +1,44 @@
+"""The head of the request that a backend gets: the client's own, less what ends here, plus what it may believe."""
+
+from __future__ import annotations
+
+from app.core import headers, routing
+from app.core.model import Backend, Organization
+from app.message import Message
+from app.request import GatewayRequest
+
+
+def request_head(request: GatewayRequest, organization: Organization, backend: Backend) -> bytes:
+    """The request line and fields for `backend`, up to and with the empty line."""
+    message, ctx = request.message, request.context
+    ours = (
+        f"X-Request-ID: {ctx.request_id}\r\n"
+        f"X-Organization-ID: {organization.id}\r\nX-Plan-Tier: {organization.tier}\r\n"
+        f"X-Forwarded-For: {_forwarded_for(request)}\r\nX-Forwarded-Proto: {ctx.scheme}\r\n"
+    )
+    return b"".join(
+        (
+            b"%b %b HTTP/1.1\r\nHost: " % (message.method, routing.upstream_target(backend, message.target)),
+            backend.authority.encode(),
+            b"\r\n",
+            *headers.to_backend(message.fields),
+            ours.encode("latin-1"),
+            b"X-Forwarded-Host: %b\r\n" % host if (host := ctx.forwarded_host or message.host) else b"",
+            _framing(message),
+            b"\r\n",
+        )
+    )
+
+
+def _forwarded_for(request: GatewayRequest) -> str:
+    """The chain as a trusted proxy gave it, and the address that speaks to us; the latter alone from anyone else."""
+    peer = request.peer_ip or "unknown"
+    return ", ".join((*request.context.forwarded_for, peer))
+
+
+def _framing(message: Message) -> bytes:
+    """The body's framing, as the client chose it."""
+    length = message.body.length
+    if length is None:
+        return b"Transfer-Encoding: chunked\r\n"
+    return b"Content-Length: %d\r\n" % length if message.has_length else b""

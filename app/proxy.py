@@ -1,0 +1,81 @@
+"""The one handler: chooses the backend, forwards the request, relays the answer as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from loguru import logger
+from sanic import HTTPResponse
+
+from app import responses
+from app.core import headers
+from app.core.errors import GatewayError, InternalError
+from app.core.model import Backend
+from app.core.upstream import Answer, Upstream
+from app.exchange import RelayedResponse
+from app.message import NO_BODY, ClientGone
+from app.outbound import request_head
+from app.request import GatewayRequest
+from app.services import Services
+
+
+async def proxy(request: GatewayRequest) -> HTTPResponse | None:
+    """Answers with what the backend answers. Raises BackendUnavailable, BackendTimedOut, or the body's own failure."""
+    services: Services = request.app.ctx
+    credential, exchange, body = request.context.credential, request.exchange, request.message.body
+    if credential is None:
+        raise InternalError("proxy before authenticate")
+    chosen = services.router.choose(request.raw_url)
+    if isinstance(chosen, GatewayError):
+        return responses.error(request, chosen)
+    request.context.service = chosen.name
+    too_large = body.limit(services.settings.request_bytes_max) if body is not NO_BODY else None
+    if too_large is not None:
+        return responses.error(request, too_large)
+    exchange.depend_on_client()
+    try:
+        answer = await _forward(
+            request, services.upstream, chosen, request_head(request, credential.organization, chosen)
+        )
+    except ClientGone as error:
+        raise asyncio.CancelledError from error
+    try:
+        await _relay(request, answer)
+    finally:
+        await answer.close()
+    return None
+
+
+async def _forward(request: GatewayRequest, upstream: Upstream, backend: Backend, head: bytes) -> Answer:
+    message, exchange, began = request.message, request.exchange, time.monotonic()
+    nudge = asyncio.create_task(exchange.promise_continue()) if message.expects_continue else None
+    try:
+        return await upstream.send(
+            backend,
+            head,
+            None if message.body is NO_BODY else message.body,
+            head_only=message.method == b"HEAD",
+            on_interim=exchange.send_interim,
+        )
+    finally:
+        request.context.backend_seconds = time.monotonic() - began
+        if nudge is not None:
+            nudge.cancel()
+
+
+async def _relay(request: GatewayRequest, answer: Answer) -> None:
+    """Head and body to the client. Once the head is out, a failure can only be shown by ending the connection."""
+    exchange = request.exchange
+    fields = headers.to_client(answer.fields, has_length=answer.status != 204)
+    response = await request.respond(RelayedResponse(answer.status, answer.reason, fields, answer.framed_by))
+    try:
+        while not answer.is_complete:
+            await response.send(answer.take())
+            await answer.more()
+        exchange.trailers = headers.trailers(answer.trailers)
+        await response.send(answer.take(), end_stream=True)
+    except (GatewayError, ClientGone) as error:
+        log = logger.bind(request_id=request.context.request_id, service=request.context.service)
+        log.warning(f"answer cut short: {error.__cause__ or error!r}")
+        exchange.fail()

@@ -1,0 +1,97 @@
+"""The public app: Sanic with our door, and the order of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from sanic import Sanic
+from sanic.router import Router
+
+from app import health
+from app.core.settings import GatewaySettings
+from app.errors import EnvelopeErrorHandler
+from app.middleware import admit, authenticate, identify, stamp
+from app.proxy import proxy
+from app.request import GatewayRequest
+from app.services import Services
+
+REQUEST_STEPS: Final = [
+    identify,  # first: every answer and log line carries the id, refusals too
+    authenticate,  # before admit: whose limits apply is only known now, and strangers use up nobody's
+    admit,  # last: what gets past it counts, whatever becomes of it
+]
+RESPONSE_STEPS: Final = [
+    stamp,  # the only one: ids and limits belong on every answer, a refusal's and a backend's alike
+]
+PUBLIC: Final = {"/health": health.health, "/health/ready": health.ready, "/health/live": health.live}
+SWEEP_SECONDS: Final = 0.25
+
+
+class GatewayRouter(Router):
+    """The health endpoints for GET and HEAD; everything else, whatever its method and path, is proxied."""
+
+    proxy_route: Any = None
+
+    def finalize(self, *args: Any, **kwargs: Any) -> None:
+        super().finalize(*args, **kwargs)
+        self.proxy_route = next(route for route in self.routes if route.ctx.is_public is False)
+
+    def get(  # type: ignore[override]  # Sanic's is wrapped in a cache
+        self, path: str, method: str, host: str | None
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        if path in PUBLIC and method in ("GET", "HEAD"):
+            found: tuple[Any, Any, dict[str, Any]] = super().get(path, "GET", host)
+            return found
+        return self.proxy_route, self.proxy_route.handler, {}
+
+
+def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: str = "gateway") -> Sanic[Any, Any]:
+    """One worker's app. `write` takes finished log lines. Its listeners open and close what the requests need."""
+    app: Sanic[Any, Any] = Sanic(
+        name,
+        router=GatewayRouter(),
+        request_class=GatewayRequest,
+        error_handler=EnvelopeErrorHandler(),
+        configure_logging=False,
+    )
+    app.config.update(
+        ACCESS_LOG=False,
+        AUTO_EXTEND=False,
+        REQUEST_MAX_SIZE=settings.request_bytes_max,
+        GRACEFUL_TCP_CLOSE_TIMEOUT=60.0,
+    )
+    for path, handler in PUBLIC.items():
+        app.add_route(handler, path, methods=["GET"], name=handler.__name__, ignore_body=True, ctx_is_public=True)
+    app.add_route(proxy, "/<target:path>", methods=["GET"], name="proxy", stream=True, ctx_is_public=False)
+    for request_step in REQUEST_STEPS:
+        app.register_middleware(request_step, "request")
+    for response_step in RESPONSE_STEPS:
+        app.register_middleware(response_step, "response")
+    _listen(app, settings, write)
+    return app
+
+
+def _listen(app: Sanic[Any, Any], settings: GatewaySettings, write: Callable[[bytes], None]) -> None:
+    """Opens the services before the first connection, and closes them after the last."""
+
+    async def open_services(app: Sanic[Any, Any]) -> None:
+        app.ctx = Services(settings, write)
+        await app.ctx.__aenter__()
+
+    async def close_services(app: Sanic[Any, Any]) -> None:
+        await app.ctx.__aexit__(None, None, None)
+
+    app.register_listener(open_services, "before_server_start")
+    app.register_listener(close_services, "after_server_stop")
+
+
+async def sweep(connections: set[Any]) -> None:
+    """Ends what has waited too long for its client; one loop for all connections instead of a timer for each."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        now = loop.time()
+        for connection in [connection for connection in connections if connection.deadline <= now]:
+            connection.check_timeouts(now)

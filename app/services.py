@@ -1,0 +1,158 @@
+"""What a worker's requests are served with: the wired parts of the core, opened in order, closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Literal, Self
+
+from loguru import logger
+
+from app.core.access import access_line, console_line
+from app.core.changes import ChangeFeed
+from app.core.credential import digest
+from app.core.duration import short
+from app.core.keyring import KeyRing
+from app.core.limiter import Limiter
+from app.core.model import PLANS, Change, Credential, Organization
+from app.core.presence import Presence
+from app.core.presence_message import Worker
+from app.core.redis import RedisLink
+from app.core.routing import Router
+from app.core.settings import GatewaySettings
+from app.core.static_key import StaticKey
+from app.core.store import Store, StoreUnavailable
+from app.core.upstream import Upstream
+from app.core.usage import UseRecorder
+from app.core.version import VERSION
+
+FIRST_LOOK_SECONDS: Final = 2.0
+PRUNE_SECONDS: Final = 3_600.0
+State = Literal["ok", "unreachable", "not configured", "unknown"]
+
+
+class Services:
+    """`app.ctx` of the public app: settings, router, ring, limiter, upstream, uses. An async context manager."""
+
+    def __init__(self, settings: GatewaySettings, write: Callable[[bytes], None]) -> None:
+        self.settings = settings
+        self.is_draining = False
+        self.since = time.time()
+        self.node = f"{socket.gethostname()}:{os.getpid()}"
+        self.router = Router(settings.backends)
+        line = access_line if settings.log_format == "json" else console_line
+        self.log_access: Callable[..., None] = lambda **fields: write(line(**fields))
+        self.store = Store(settings.database_url, name="gateway") if settings.database_url else None
+        self.redis = RedisLink(settings.redis, name="limits") if settings.redis else None
+        self.feed_redis = RedisLink(settings.redis, name="changes") if settings.redis else None
+        self.upstream = Upstream(
+            connect_seconds=settings.backend_connect_seconds, idle_seconds=settings.backend_idle_seconds
+        )
+        store = self.store
+        self.ring = KeyRing(
+            store.credential_by_digest if store else None,
+            store.credentials_by_digests if store else None,
+            static_credentials(settings.static_keys),
+            settings.key_ttl_seconds,
+        )
+        self.uses = UseRecorder(store.record_use) if store else UseRecorder(_forget)
+        self.feed: ChangeFeed[Any] = ChangeFeed(self.feed_redis, store.changes_after if store else None, self._apply)
+        self.limiter = Limiter(
+            self.redis,
+            node=self.node,
+            workers=settings.workers * settings.rate_limit_nodes,
+            fallback=settings.rate_limit_fallback,
+        )
+        self.presence = (
+            Presence(self.redis, self._describe, self.ring.holding, node=self.node) if self.redis is not None else None
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        enter = self._stack.enter_async_context
+        await enter(self.upstream)
+        if self.store is not None:
+            await enter(self.store)
+            await self._first_look(lambda: self.store_state != "unknown")
+            self._stack.push_async_callback(_cancel, asyncio.create_task(self._prune(self.store)))
+        await enter(self.uses)
+        logger.info(f"✅ Initialized API key cache (TTL: {short(self.settings.key_ttl_seconds)})")
+        await enter(self.ring)
+        for link in (self.redis, self.feed_redis):
+            if link is not None:
+                await enter(link)
+        await enter(self.feed)
+        await enter(self.limiter)
+        if self.presence is not None:
+            await enter(self.presence)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _first_look(self, is_known: Callable[[], bool]) -> None:
+        """Gives a dependency that is there the time to say so before we serve; one that is away delays us little."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                while not is_known():  # noqa: ASYNC110 - what is asked about signals nothing
+                    await asyncio.sleep(0.01)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        self.ring.apply(changes)
+        self.limiter.apply(changes)
+
+    def _describe(self) -> Worker:
+        return Worker(self.node, VERSION, self.since, len(self.ring), self.feed.last_change_at)
+
+    async def _prune(self, store: Store) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await store.prune_changes()
+
+    # --- what the health endpoints tell ---
+
+    @property
+    def store_state(self) -> State:
+        if self.store is None:
+            return "not configured"
+        if self.store.is_up:
+            return "ok"
+        return "unreachable" if self.store.last_error is not None else "unknown"
+
+    @property
+    def redis_state(self) -> State:
+        if self.redis is None:
+            return "not configured"
+        return "ok" if self.redis.is_up else "unreachable"
+
+    def checks(self) -> dict[str, State]:
+        """The dependencies as they are now."""
+        return {"database": self.store_state, "redis": self.redis_state}
+
+    @property
+    def can_check_keys(self) -> bool:
+        """Whether keys can be told apart: no database is wanted, or it was reached at least once."""
+        return self.store is None or self.store.ever_up
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _forget(used: object) -> None:
+    return None
+
+
+def static_credentials(keys: tuple[StaticKey, ...]) -> dict[bytes, Credential]:
+    """VALID_API_KEYS by digest. Keys of one organization and tier share one Organization."""
+    organizations = {
+        (key.organization_id, key.tier): Organization(key.organization_id, key.tier, PLANS[key.tier]) for key in keys
+    }
+    return {digest(key.key): Credential(None, organizations[key.organization_id, key.tier]) for key in keys}

@@ -1,0 +1,127 @@
+"""Errors in the public contract's envelope, whoever finds them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.admin.conftest import TOKENS, Admin
+
+OWNER = f"Authorization: Bearer {TOKENS['owner']}"
+
+
+def envelope(answer: httpx.Response) -> dict[str, Any]:
+    """The error of an answer, the envelope around it checked."""
+    body = answer.json()
+    assert set(body) == {"error", "timestamp", "request_id"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"])
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["error"]["code"] == answer.status_code
+    assert answer.headers["Content-Type"] == "application/json"
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize("target", ["/", "/v1", "/v1/key", "/v1/keys/", "/v1/keys/a/b", "/docs/"])
+def test_nothing_there(admin: Admin, target: str) -> None:
+    """An unknown target is 404, with or without a token, and does not repeat what was asked."""
+    for role in ("owner", None):
+        answer = admin.call("GET", target, role=role)
+        assert envelope(answer) == {"code": 404, "message": "there is no such endpoint"}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("DELETE", "/v1/keys", "GET, POST"),
+        ("PUT", "/v1/organizations", "GET, POST"),
+        ("OPTIONS", "/v1/audit", "GET"),
+        ("HEAD", "/v1/audit", "GET"),
+        ("POST", "/docs", "GET"),
+        ("GET", "/v1/cache/invalidate", "POST"),
+    ],
+)
+def test_methods_that_are_not_taken(admin: Admin, method: str, target: str, allowed: str) -> None:
+    """405 names the methods that the target takes, in Allow."""
+    answer = admin.call(method, target)
+    assert answer.status_code == 405
+    assert sorted(answer.headers["Allow"].split(", ")) == sorted(allowed.split(", "))
+    if method != "HEAD":
+        envelope(answer)
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "multipart/form-data"]
+)
+def test_bodies_that_are_not_json_by_name(admin: Admin, kind: str | None) -> None:
+    """A body under any other Content-Type than JSON's, or none, is 415."""
+    headers = {"Authorization": f"Bearer {TOKENS['owner']}"} | ({"Content-Type": kind} if kind else {})
+    answer = admin.http.post("/v1/organizations", content=b'{"name": "a", "tier": "basic"}', headers=headers)
+    assert (answer.status_code, envelope(answer)["message"]) == (
+        415,
+        "the body must be JSON, with Content-Type: application/json",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+def test_bodies_that_are(admin: Admin, kind: str) -> None:
+    """JSON's own type, with a charset or not, and JSON merge patch are taken."""
+    headers = {"Authorization": f"Bearer {TOKENS['owner']}", "Content-Type": kind}
+    answer = admin.http.post("/v1/organizations", content=b'{"name": "a", "tier": "basic"}', headers=headers)
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"name": "\\ud800"}', b"[" * 30_000, b'{"a": 1} {"b": 2}'])
+def test_bodies_that_are_no_json(admin: Admin, body: bytes) -> None:
+    """What cannot be read as JSON is 400."""
+    headers = {"Authorization": f"Bearer {TOKENS['owner']}", "Content-Type": "application/json"}
+    answer = admin.http.post("/v1/organizations", content=body, headers=headers)
+    assert (answer.status_code, envelope(answer)["message"]) == (400, "the body is no JSON")
+
+
+def test_bodies_are_capped(admin: Admin) -> None:
+    """More than 64 KiB is 413, said or streamed."""
+    headers = {"Authorization": f"Bearer {TOKENS['owner']}", "Content-Type": "application/json"}
+    large = b'{"name": "' + b"n" * 65_536 + b'", "tier": "basic"}'
+    said = admin.http.post("/v1/organizations", content=large, headers=headers)
+    streamed = admin.http.post("/v1/organizations", content=iter([large[:40_000], large[40_000:]]), headers=headers)
+    for answer in (said, streamed):
+        assert (answer.status_code, envelope(answer)["message"]) == (413, "request body too large")
+
+
+def test_what_is_no_http(admin: Admin) -> None:
+    """Garbage gets 400 in the envelope, and the server lives on."""
+    reply = admin.ask(b"GARBAGE\r\n\r\n")
+    assert (reply.status, reply.json()["error"]["code"]) == (400, 400)
+    assert admin.call("GET", "/health").status_code == 200
+
+
+def test_request_ids(admin: Admin) -> None:
+    """Every answer has an id of its own; a client's own is believed from trusted proxies only, and there are none."""
+    answers = [admin.call("GET", "/health", X_Request_ID="mine") for _ in range(2)]
+    ids = {answer.headers["X-Request-ID"] for answer in answers}
+    assert len(ids) == 2
+    assert "mine" not in ids
+
+
+def test_the_log_line_of_a_request(admin: Admin) -> None:
+    """One JSON line a request, with who asked and from where, and neither the query nor a secret."""
+    answer = admin.call("GET", "/v1/keys?prefix=sk_live_0&limit=3", role="viewer")
+    line = admin.access(answer.headers["X-Request-ID"])
+    assert (line["method"], line["path"], line["status"], line["who"]) == ("GET", "/v1/keys", 200, "viewer-1")
+    assert (line["client_ip"], line["bytes"], line["level"]) == ("127.0.0.1", len(answer.content), "info")
+    assert line["duration_ms"] > 0
+    refused = admin.call("GET", "/v1/nothing")
+    assert admin.access(refused.headers["X-Request-ID"])["level"] == "warn"
+    assert TOKENS["viewer"] not in admin.output
+
+
+def test_pages_of_others_may_not_read(admin: Admin) -> None:
+    """No CORS header is sent, whatever origin asks."""
+    answer = admin.call("GET", "/health", Origin="https://evil.example")
+    assert not [name for name in answer.headers if name.startswith("access-control-")]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from app.core.database import StoreUnavailable
+from app.core.usage import BATCH_KEYS, UseRecorder
+from tests.core.loader import credential
+from tests.eventually import eventually
+
+
+class Table:
+    """Where uses are written to."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self.batches: list[int] = []
+        self.is_away = False
+
+    async def record(self, used: Mapping[str, float]) -> None:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise StoreUnavailable("away")
+        self.batches.append(len(used))
+        self.times.update(used)
+
+
+async def test_the_latest_use_in_batches() -> None:
+    """Each key's latest use is written, once, in bounded batches; a static key has none."""
+    table = Table()
+    recorder = UseRecorder(table.record)
+    recorder.note(credential(1), 5.0)
+    for number in range(BATCH_KEYS + 1):
+        recorder.note(credential(number), 10.0)
+    recorder.note(type(credential(1))(None, credential(1).organization), 10.0)
+    assert recorder.pending == BATCH_KEYS + 1
+    assert await recorder.flush()
+    assert recorder.pending == 0
+    assert table.batches == [BATCH_KEYS, 1]
+    assert set(table.times.values()) == {10.0}
+
+
+async def test_an_outage_loses_nothing() -> None:
+    """What could not be written is kept for the next time, and a newer use outlives an older one that was kept."""
+    table = Table()
+    recorder = UseRecorder(table.record)
+    recorder.note(credential(1), 1.0)
+    recorder.note(credential(2), 2.0)
+    table.is_away = True
+    flush = asyncio.create_task(recorder.flush())
+    await asyncio.sleep(0)
+    recorder.note(credential(1), 3.0)
+    assert not await flush
+    table.is_away = False
+    assert await recorder.flush()
+    assert table.times == {"key-1": 3.0, "key-2": 2.0}
+
+
+async def test_bounded() -> None:
+    """No more keys are held than there is room for, however long the outage."""
+    table = Table()
+    table.is_away = True
+    recorder = UseRecorder(table.record, keys_max=3)
+    for number in range(10):
+        recorder.note(credential(number), 1.0)
+    assert recorder.pending == 3
+    flush = asyncio.create_task(recorder.flush())
+    await asyncio.sleep(0)
+    for number in range(10, 20):
+        recorder.note(credential(number), 1.0)
+    await flush
+    assert recorder.pending == 3
+
+
+async def test_written_in_the_background_and_at_the_end() -> None:
+    """Uses are written every interval, and the last ones when the recorder is left."""
+    table = Table()
+    async with UseRecorder(table.record, flush_seconds=0.01) as recorder:
+        recorder.note(credential(1), 1.0)
+        await eventually(lambda: table.times)
+    async with UseRecorder(table.record) as recorder:
+        recorder.note(credential(2), 2.0)
+    assert table.times == {"key-1": 1.0, "key-2": 2.0}
+
+
+async def test_leaving_in_the_middle_of_a_write() -> None:
+    """A write that is interrupted by leaving is made again, so that nothing noted is lost."""
+    table = Table()
+    started = asyncio.Event()
+    attempts = 0
+
+    async def record(used: Mapping[str, float]) -> None:
+        nonlocal attempts
+        attempts += 1
+        started.set()
+        if attempts == 1:
+            await asyncio.Event().wait()
+        await table.record(used)
+
+    async with UseRecorder(record, flush_seconds=0.001) as recorder:
+        recorder.note(credential(1), 1.0)
+        await started.wait()
+    assert table.times == {"key-1": 1.0}

@@ -1,0 +1,126 @@
+"""Documents are true: what they name exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from dotenv import dotenv_values
+
+import db.__main__ as database
+from app.core.model import PLANS
+from app.core.settings import AdminSettings, DatabaseSettings, GatewaySettings, load, variables
+from tools import keygen, orgs, procfile
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = (ROOT / ".env.example").read_text()
+KINDS: tuple[type[DatabaseSettings], ...] = (GatewaySettings, AdminSettings)
+NAMES = {name for kind in KINDS for names in variables(kind).values() for name in names}
+
+
+def test_env_example_names_every_variable() -> None:
+    """`.env.example` has each variable that the settings read, once, and no other."""
+    named = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE)
+    assert sorted(named) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_env_example_has_the_defaults(
+    kind: type[DatabaseSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The values in `.env.example` are the defaults: with or without them the settings are the same."""
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BACKEND_URLS", "api=http://localhost:3000")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/gateway")
+    monkeypatch.setenv("ADMIN_TOKENS", f"ops:owner:{'x' * 32}")
+    without = load(kind)
+    (tmp_path / ".env").write_text(EXAMPLE)
+    assert load(kind) == without
+    assert len(dotenv_values(tmp_path / ".env")) > 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_env_example_shows_values_that_work(
+    kind: type[DatabaseSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The examples of variables without a default are values that the settings take."""
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".env").write_text(re.sub(r"^# ([A-Z][A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
+    assert load(kind).redis is not None
+
+
+def test_readme_names_every_variable() -> None:
+    """The README's table has each variable that the settings read."""
+    table = README.partition("## Configuration")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([A-Z][A-Z_]+)`", table)) >= NAMES
+
+
+def test_readme_commands_exist() -> None:
+    """Every command that the README shows is there: scripts, modules, and the verbs of the modules."""
+    for script in re.findall(r"\btools/(\w+)\b(?!\.)", README):
+        assert (ROOT / "tools" / script).exists(), script
+    for module in re.findall(r"python -m ([\w.]+)", README):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def verbs(group: object) -> set[str]:
+    assert isinstance(group, click.Group)
+    return set(group.commands)
+
+
+@pytest.mark.parametrize(
+    ("module", "group"), [("db", database.main), ("tools.keygen", keygen.main), ("tools.orgs", orgs.main)]
+)
+def test_readme_names_every_verb(module: str, group: object) -> None:
+    """The README's table of commands has each verb of each command, and only those."""
+    (row,) = re.findall(rf"^\| `python -m {re.escape(module)} (.*?) \|", README, re.MULTILINE)
+    assert set(re.findall(r"[a-z-]+", row)) == verbs(group)
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """Relative links of the README lead to files."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_plans_are_the_plans() -> None:
+    """The README's plans have the numbers that are applied."""
+    for tier, limits in PLANS.items():
+        assert f"| {tier} | {limits.per_minute:,} | {limits.per_day:,} | {limits.burst:,} |" in README
+
+
+def test_decisions_explain_every_dependency() -> None:
+    """docs/decisions.md has a sentence on each library that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    text = (ROOT / "docs" / "decisions.md").read_text().lower()
+    for requirement in wanted:
+        (name,) = re.findall(r"^[A-Za-z0-9-]+", requirement)
+        assert f"**{name.lower()}**" in text, name
+
+
+def test_requirements_pin_every_dependency() -> None:
+    """requirements.txt pins each run-time dependency to a version that pyproject.toml allows at least by its start."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for requirement in project["dependencies"]:
+        name, least = re.findall(r"^([A-Za-z0-9-]+)(?:\[\w+\])?>=([0-9.]+)", requirement)[0]
+        assert tuple(map(int, pinned[name].split("."))) >= tuple(map(int, least.split("."))), name
+
+
+def test_procfile() -> None:
+    """The Procfile has the three processes of the contract, and what runs here are those whose module exists."""
+    assert (
+        ROOT / "Procfile"
+    ).read_text() == "release: python -m db migrate\nweb: python -m app\nadmin: python -m admin\n"
+    assert procfile.processes(ROOT / "Procfile") == {"web": "python -m app", "admin": "python -m admin"}
