@@ -31,21 +31,22 @@ _SET_HERE: Final = frozenset({b"content-length", b"transfer-encoding", b"connect
 
 
 class RelayedResponse(BaseHTTPResponse):
-    """A backend's answer: `lines` are its header fields, ready to send; `framed_by` says how its body ends."""
+    """A backend's answer: `lines` are its header fields, ready to send; `framed_by` says how its body ends.
 
-    __slots__ = ("framed_by", "lines", "reason")
+    `is_shared_across_origins`: a browser's script of another origin may read it (Fetch standard, CORS protocol).
+    """
 
-    def __init__(self, status: int, reason: bytes, lines: list[bytes], framed_by: Mode) -> None:
-        super().__init__()
+    __slots__ = ("framed_by", "is_shared_across_origins", "lines", "reason")
+
+    def __init__(self, status: int, reason: bytes, lines: list[bytes], framed_by: Mode, is_shared: bool) -> None:
+        # Sanic's constructor would make a mapping for headers, which nobody asks for on most answers.
+        self.asgi = False
+        self.body = self.content_type = self._cookies = None
+        self.is_shared_across_origins = is_shared
         self.status = status
         self.reason = reason
         self.lines = lines
         self.framed_by = framed_by
-
-    @property
-    def is_shared_across_origins(self) -> bool:
-        """Whether a browser's script of another origin may read it (Fetch standard, CORS protocol)."""
-        return any(line[:27].lower() == b"access-control-allow-origin" for line in self.lines)
 
 
 @lru_cache(maxsize=2)
@@ -64,7 +65,6 @@ class Exchange(Stream):
     """Sanic's stream interface over one Message. `stage` follows Sanic's: HANDLER, RESPONSE, then IDLE or FAILED."""
 
     __slots__ = (
-        "_cancellable",
         "_mode",
         "_task",
         "_unsent",
@@ -99,7 +99,6 @@ class Exchange(Stream):
         self.trailers: list[bytes] = []
         self._mode: Mode = "none"
         self._unsent = 0
-        self._cancellable = False
         self._task: asyncio.Task[Any] | None = None
 
     # --- the course of a request ---
@@ -140,7 +139,7 @@ class Exchange(Stream):
         """From now on the work is only worth doing while the client is there: its leaving cancels the handler."""
         if self.connection.is_gone:
             raise asyncio.CancelledError
-        self._task = asyncio.current_task()
+        self._task = self.connection.handler
 
     def hang_up(self) -> None:
         """The client is gone: cancels the handler if it depends on the client."""
@@ -196,9 +195,10 @@ class Exchange(Stream):
     @property
     def send(self) -> Callable[..., Awaitable[None]] | None:
         """What a response calls with (data, end_stream); None once the answer has ended."""
-        return self._send if self.stage in (Stage.HANDLER, Stage.RESPONSE) else None
+        return self.write if self.stage in (Stage.HANDLER, Stage.RESPONSE) else None
 
-    async def _send(self, data: bytes, end_stream: bool = False) -> None:
+    async def write(self, data: bytes, end_stream: bool = False) -> None:
+        """Sends head and body as far as they are known now, once the client takes more."""
         protocol = self.connection
         if not protocol._can_write.is_set():
             await protocol._can_write.wait()

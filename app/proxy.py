@@ -68,13 +68,15 @@ async def _relay(request: GatewayRequest, answer: Answer) -> None:
     """Head and body to the client. Once the head is out, a failure can only be shown by ending the connection."""
     exchange = request.exchange
     fields = headers.to_client(answer.fields, has_length=answer.status != 204)
-    response = await request.respond(RelayedResponse(answer.status, answer.reason, fields, answer.framed_by))
+    is_shared = headers.has_name(answer.fields, b"access-control-allow-origin")
+    await request.respond(RelayedResponse(answer.status, answer.reason, fields, answer.framed_by, is_shared))
     try:
         while not answer.is_complete:
-            await response.send(answer.take())
+            await exchange.write(answer.take())
             await answer.more()
-        exchange.trailers = headers.trailers(answer.trailers)
-        await response.send(answer.take(), end_stream=True)
+        if answer.trailers:
+            exchange.trailers = headers.trailers(answer.trailers)
+        await exchange.write(answer.take(), end_stream=True)
     except (GatewayError, ClientGone) as error:
         log = logger.bind(request_id=request.context.request_id, service=request.context.service)
         log.warning(f"answer cut short: {error.__cause__ or error!r}")

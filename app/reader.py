@@ -242,7 +242,9 @@ class Reader:
         """Checks what llhttp leaves open and fills in what depends on several fields."""
         hosts, length, chunked = [], 0, False
         for name, value in message.fields:
-            key = name.lower()
+            key = _known(name)
+            if key is None:
+                continue
             if key == b"host":
                 hosts.append(value)
             elif key == b"content-length":

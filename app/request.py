@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from httptools import parse_url
@@ -55,18 +56,23 @@ class Context:
 class GatewayRequest(Request[Any, Any]):
     """A Sanic request over a Message. What Sanic would parse in advance (URL, header mapping) is made when asked for.
 
-    Sets every slot that Sanic's own constructor sets; tests/app/test_sanic_internals.py notices when those change.
+    Every slot that Sanic's own constructor fills is filled, or starts with a value that all requests share;
+    tests/app/test_sanic_internals.py notices when those slots change.
     """
 
-    __slots__ = ("_header_map", "_url_parts", "context", "exchange", "message", "peer_ip")
+    head = body = b""
+    route: Any = None
+    responded = _request_middleware_started = _response_middleware_started = False
+    _id = _name = _protocol = None
+    _stream_id = 0
+    parsed_accept = parsed_cookies = parsed_credentials = parsed_files = None
+    parsed_form = parsed_forwarded = parsed_json = parsed_token = None
 
     def __init__(self, *, message: Message, exchange: Exchange, app: Sanic[Any, Any]) -> None:
         self.message = message
         self.exchange = exchange
         self.context = context = Context()
         self.peer_ip = exchange.connection.peer_ip
-        self._header_map: Header | None = None
-        self._url_parts: Any = None
         self.raw_url = message.target
         self.method = message.method.decode("ascii", "replace")
         self.version = message.version
@@ -74,19 +80,16 @@ class GatewayRequest(Request[Any, Any]):
         self.stream = exchange
         self.transport: Any = exchange.connection.transport
         self.conn_info = exchange.connection.conn_info
-        self.head = b""
-        self.body = b""
-        self.route = None
-        self.responded = False
         self._ctx: Any = context
-        self._id = self._name = self._protocol = None
-        self._stream_id = 0
         self._match_info = {}
-        self._request_middleware_started = self._response_middleware_started = False
-        self.parsed_accept = self.parsed_cookies = self.parsed_credentials = self.parsed_files = None
-        self.parsed_form = self.parsed_forwarded = self.parsed_json = self.parsed_token = None
-        self.parsed_args = defaultdict(RequestParameters)
-        self.parsed_not_grouped_args = defaultdict(list)
+
+    @cached_property
+    def parsed_args(self) -> Any:  # type: ignore[override]
+        return defaultdict(RequestParameters)
+
+    @cached_property
+    def parsed_not_grouped_args(self) -> Any:  # type: ignore[override]
+        return defaultdict(list)
 
     @property
     def ctx(self) -> Any:
@@ -97,25 +100,35 @@ class GatewayRequest(Request[Any, Any]):
     def path(self) -> str:
         return self.raw_url.partition(b"?")[0].decode("latin-1")
 
-    @property
+    @cached_property
     def headers(self) -> Header:  # type: ignore[override]
         """The fields as Sanic's mapping: lower-case names, several values possible."""
-        if self._header_map is None:
-            fields = self.message.fields
-            self._header_map = Header([(n.decode().lower(), v.decode(errors="surrogateescape")) for n, v in fields])
-        return self._header_map
+        fields = self.message.fields
+        return Header([(n.decode().lower(), v.decode(errors="surrogateescape")) for n, v in fields])
 
-    @property
+    @cached_property
     def _parsed_url(self) -> Any:  # type: ignore[override]
-        if self._url_parts is None:
-            self._url_parts = parse_url(self.raw_url if self.raw_url[:1] == b"/" else b"/")
-        return self._url_parts
+        return parse_url(self.raw_url if self.raw_url[:1] == b"/" else b"/")
+
+    async def respond(self, response: Any = None, **options: Any) -> Any:
+        """As Sanic's, without looking again for what is known: the response, and middleware that returns nothing."""
+        if response is None or self._response_middleware_started or self.route is None:
+            return await super().respond(response, **options)
+        response = self.exchange.respond(response)
+        self._response_middleware_started = self.responded = True
+        for step in self.route.extra.response_middleware:
+            changed = step.func(self, response)
+            if hasattr(changed, "__await__"):
+                changed = await changed
+            response = changed or response
+        return response
 
     def finish(self) -> None:
         """Called once, when the last byte of the answer is sent or nobody is there to take it: writes the log line."""
         exchange, context = self.exchange, self.context
         credential = context.credential
-        self.app.ctx.log_access(
+        services = self.app.ctx
+        line = services.access_line(
             started_at=context.started_at,
             method=self.method,
             path=self.path,
@@ -130,3 +143,4 @@ class GatewayRequest(Request[Any, Any]):
             key_id=credential.key_id if credential else None,
             backend_seconds=context.backend_seconds,
         )
+        services.write(line)

@@ -45,8 +45,8 @@ class Services:
         self.since = time.time()
         self.node = f"{socket.gethostname()}:{os.getpid()}"
         self.router = Router(settings.backends)
-        line = access_line if settings.log_format == "json" else console_line
-        self.log_access: Callable[..., None] = lambda **fields: write(line(**fields))
+        self.write = write
+        self.access_line = access_line if settings.log_format == "json" else console_line
         self.store = Store(settings.database_url, name="gateway") if settings.database_url else None
         self.redis = RedisLink(settings.redis, name="limits") if settings.redis else None
         self.feed_redis = RedisLink(settings.redis, name="changes") if settings.redis else None

@@ -67,6 +67,12 @@ def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
     return frozenset(found)
 
 
+def has_name(fields: Iterable[Field], name: bytes) -> bool:
+    """Whether there is a field `name` (given in lower case)."""
+    size = len(name)
+    return any(len(field) == size and field.lower() == name for field, _ in fields)
+
+
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     """Every value of the field `name` (given in lower case), in order."""
     return [value for field, value in fields if field.lower() == name]

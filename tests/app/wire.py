@@ -150,5 +150,6 @@ def sanic_app(name: str, log: Callable[..., None] | None = None) -> Sanic[Any, A
     Sanic.test_mode = True
     app: Sanic[Any, Any] = Sanic(name, configure_logging=False, request_class=GatewayRequest)
     app.config.AUTO_EXTEND = False
-    app.ctx.log_access = log or (lambda **fields: None)
+    app.ctx.access_line = log or (lambda **fields: None)
+    app.ctx.write = lambda line: None
     return app
