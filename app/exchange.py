@@ -107,7 +107,8 @@ class Exchange(Stream):
         """Lets Sanic answer the request. Returns whether the connection may carry another."""
         app = self.protocol.app
         make: Any = self.protocol.request_class
-        self.request = request = make(message=self.message, exchange=self, app=app)
+        request = make(message=self.message, exchange=self, app=app)
+        self.request: Any = request
         self.connection.restart_clock()
         try:
             if self.message.error is not None:
@@ -127,8 +128,14 @@ class Exchange(Stream):
             if self.stage is Stage.RESPONSE:
                 self.fail()
             request.finish()
-            request.stream = None
+            self._let_go(request)
         return self.keep_alive and self.stage is Stage.IDLE
+
+    def _let_go(self, request: Any) -> None:
+        """Request, response and exchange know each other; without this only the garbage collector would free them."""
+        self.request = self._task = request.stream = None
+        if self.response is not None:
+            self.response.stream = None
 
     @property
     def has_begun(self) -> bool:

@@ -96,10 +96,16 @@ def _fate_to_client(name: bytes) -> Fate:
     return Fate.ENDS if ends else Fate.PASSES
 
 
-def _without_named(fields: Sequence[Field]) -> Sequence[Field]:
-    """`fields` without those that their own Connection field names, except the ones that carry the message itself."""
-    named = connection_options(fields) - FRAMING - _ENDS_HERE
-    return [field for field in fields if canonical(field[0]) not in named] if named else fields
+@lru_cache(maxsize=256)
+def _names_fields(connection: bytes) -> bool:
+    """Whether a Connection field's value names fields that would pass otherwise. Mostly it says keep-alive or close."""
+    return not connection_options([(b"connection", connection)]) <= HOP_BY_HOP | FRAMING | {b"close"}
+
+
+def _without_named(fields: Sequence[Field]) -> list[Field]:
+    """`fields` without Connection and what it names, except the ones that carry the message itself."""
+    named = connection_options(fields) - FRAMING - {b"te"}
+    return [(name, value) for name, value in fields if (key := canonical(name)) not in named and key != b"connection"]
 
 
 def to_backend(fields: Sequence[Field]) -> list[bytes]:
@@ -109,18 +115,15 @@ def to_backend(fields: Sequence[Field]) -> list[bytes]:
     Connection field names, except the fields that carry the message itself.
     """
     lines = []
-    takes_trailers = is_checked = False
+    takes_trailers = False
     for name, value in fields:
         fate = _fate_to_backend(name)
         if fate is Fate.PASSES:
             lines.append(b"%b: %b\r\n" % (name, value))
         elif fate is Fate.TE:
             takes_trailers = takes_trailers or _names_trailers(value)
-        elif fate is Fate.CONNECTION and not is_checked:
-            is_checked = True
-            kept = _without_named(fields)
-            if kept is not fields:
-                return to_backend([field for field in kept if canonical(field[0]) != b"connection"])
+        elif fate is Fate.CONNECTION and _names_fields(value):
+            return to_backend(_without_named(fields))
     if takes_trailers:
         lines.append(b"TE: trailers\r\nConnection: TE\r\n")  # we pass them on (RFC 9110 section 10.1.4)
     return lines
@@ -141,9 +144,8 @@ def to_client(fields: Sequence[Field], *, has_length: bool = True) -> list[bytes
         fate = _fate_to_client(name)
         if fate is Fate.PASSES:
             lines.append(b"%b: %b\r\n" % (name, value))
-        elif fate is Fate.CONNECTION:
-            kept = [field for field in _without_named(fields) if canonical(field[0]) != b"connection"]
-            return to_client(kept, has_length=has_length)
+        elif fate is Fate.CONNECTION and _names_fields(value):
+            return to_client(_without_named(fields), has_length=has_length)
     return lines if has_length else [line for line in lines if line[:15].lower() != b"content-length:"]
 
 

@@ -85,6 +85,7 @@ class Peer(asyncio.Protocol):
         """Ends the request; whether the connection can carry another."""
         reusable = self.is_complete and self._keep_alive and not self._writing_paused and self.is_usable
         self._busy = False
+        self._on_interim = None  # it knows the exchange, which need not wait for this connection's next request
         if self._reading_paused:
             self._resume_reading()
         return reusable
