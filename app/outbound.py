@@ -19,7 +19,7 @@ def request_head(request: GatewayRequest, organization: Organization, backend: B
     return b"".join(
         (
             b"%b %b HTTP/1.1\r\nHost: " % (message.method, routing.upstream_target(backend, message.target)),
-            backend.authority.encode(),
+            backend.authority,
             b"\r\n",
             *headers.to_backend(message.fields),
             ours.encode("latin-1"),

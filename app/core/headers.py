@@ -70,7 +70,10 @@ def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
 def has_name(fields: Iterable[Field], name: bytes) -> bool:
     """Whether there is a field `name` (given in lower case)."""
     size = len(name)
-    return any(len(field) == size and field.lower() == name for field, _ in fields)
+    for field, _ in fields:  # noqa: SIM110 - a generator would cost twice as much
+        if len(field) == size and field.lower() == name:
+            return True
+    return False
 
 
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:

@@ -157,9 +157,8 @@ class Issuer:
 
     async def find_key(self, key_id: str) -> KeyRecord:
         """One key, in whatever state."""
-        unit_id = rules.unit_id(key_id, "key")
         async with self._transact() as connection:
-            return await ledger.key(connection, unit_id)
+            return await ledger.key(connection, rules.unit_id(key_id, "key"))
 
     async def update_key(self, key_id: str, changes: KeyChanges, *, guard: Guard | None = None) -> Changed[KeyRecord]:
         """Name, scopes, expiry (ahead, or None for never): what `changes` names. Not for a revoked key."""
@@ -179,8 +178,7 @@ class Issuer:
         why = rules.text(reason, "reason", rules.REASON_CHARACTERS_MAX)
         async with self._changing(key_id, guard) as (connection, before):
             _require_unrevoked(before)
-            statement = "UPDATE api_keys SET revoked_at = now(), revoked_reason = %s WHERE id = %s"
-            await connection.execute(statement, (why, before.id))
+            await connection.execute(ledger.REVOKE_KEY, (why, before.id))
             after = await ledger.key(connection, before.id)
             await ledger.audit(connection, self._actor, "key.revoke", before, after)
         return Changed(after, await self._publish([Change("key", before.id)]))

@@ -47,6 +47,7 @@ UPDATE_KEY: Final = """
         expires_at = CASE WHEN %(moves_end)s THEN %(expires_at)s::timestamptz ELSE expires_at END
     WHERE id = %(id)s
 """
+REVOKE_KEY: Final = "UPDATE api_keys SET revoked_at = now(), revoked_reason = %s WHERE id = %s"
 REPLACE_KEY: Final = """
     UPDATE api_keys SET replaced_by = %s, expires_at = least(expires_at, now() + make_interval(secs => %s))
     WHERE id = %s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 Tier = Literal["basic", "premium", "enterprise"]
@@ -123,9 +123,13 @@ class Backend:
     host: str
     port: int
     base_path: str = ""
+    authority: bytes = field(init=False, repr=False, compare=False)
+    """The Host header's value (RFC 9110 section 7.2): without the port where it is the scheme's own."""
 
-    @property
-    def authority(self) -> str:
-        """The Host header's value (RFC 9110 section 7.2): without the port where it is the scheme's own."""
+    def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+        is_default = self.port == {"http": 80, "https": 443}[self.scheme]
+        object.__setattr__(self, "authority", (host if is_default else f"{host}:{self.port}").encode())
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # each request looks its backend's connections up; names are few and mostly unique

@@ -88,10 +88,12 @@ class RedisLink:
         if wire is None:
             raise RedisUnavailable(self.last_error or "not connected yet", sent=False)
         batch = wire.send(commands)
+        timer = wire.loop.call_later(timeout_seconds, batch.finish)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await batch.future
-        except TimeoutError:
+            await batch.future
+        finally:
+            timer.cancel()
+        if batch.missing:
             await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
         return translated(batch.answers)
 

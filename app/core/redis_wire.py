@@ -57,7 +57,8 @@ class RedisWire(asyncio.Protocol):
     def __init__(self) -> None:
         self.reason: str | None = None
         self.pushes: asyncio.Queue[list[Any] | None] = asyncio.Queue()
-        self.ended = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.ended = self.loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._parser = Parser()
         self._packer = Packer("utf-8")
@@ -71,7 +72,7 @@ class RedisWire(asyncio.Protocol):
         """One write for all `commands`. Raises RedisUnavailable when the connection has ended."""
         if self._transport is None or self._transport.is_closing():
             raise RedisUnavailable(self.reason or "connection lost", sent=False)
-        batch = Batch(len(commands), asyncio.get_running_loop().create_future())
+        batch = Batch(len(commands), self.loop.create_future())
         self._batches.append(batch)
         self._transport.write(b"".join(self._packer.pack_commands(list(commands))))
         return batch

@@ -36,11 +36,14 @@ class Waiting:
         # By identity: an organization is one object in the key ring, and hashing its limits is the dearest part.
         self._groups: dict[int, Group] = {}
         self._is_flush_due = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
 
     def join(self, organization: Organization) -> Waiter:
         """The future of one request's verdict; None means that there is none to be had."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # asked once: in Python 3.11 the question is a system call
+            loop = self._loop = asyncio.get_running_loop()
         key = id(organization)
         group = self._groups.get(key)
         if group is None:

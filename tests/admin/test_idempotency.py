@@ -40,7 +40,6 @@ def test_a_replayed_key_is_not_told_again(admin: Admin) -> None:
         first, second = create(admin, path, path, rest), create(admin, path, path, rest)
         assert first.status_code == second.status_code == 201
         assert second.json() == first.json() | {"api_key": None}
-        assert sql(admin.database_url, "SELECT count(*) FROM idempotency_keys WHERE body LIKE %s", "%sk_test_%_%") != []
         [(kept,)] = sql(admin.database_url, "SELECT body FROM idempotency_keys WHERE key = %s", path)
         assert first.json()["api_key"] not in kept
         path, rest = f"/v1/keys/{first.json()['id']}/rotate", {"overlap_seconds": 60}

@@ -140,6 +140,20 @@ def test_after_the_database_restarted_nothing_fails(tmp_path: Path, database_url
             assert admin.call("GET", "/v1/organizations").status_code == 200
 
 
+def test_old_answers_are_forgotten(tmp_path: Path, database_url: str) -> None:
+    """What was kept for an Idempotency-Key longer than a day is deleted; what is younger stays."""
+    for key, hours in (("old", 25), ("young", 23)):
+        sql(
+            database_url,
+            "INSERT INTO idempotency_keys (actor, key, fingerprint, created_at) "
+            "VALUES ('a', %s, repeat('ab', 32), now() - make_interval(hours => %s))",
+            key,
+            hours,
+        )
+    with Admin(tmp_path, database_url):
+        until(lambda: sql(database_url, "SELECT key FROM idempotency_keys") == [("young",)], "the old one to go")
+
+
 def test_the_log_is_json(tmp_path: Path, database_url: str) -> None:
     """Everything that it says is one JSON line each, and it says where it listens."""
     with Admin(tmp_path, database_url) as admin:
