@@ -29,9 +29,7 @@ HEAD_BYTES_MAX: Final = 16_384
 """Also for what comes between two pieces of a body: chunk extensions, trailers."""
 FIELDS_MAX: Final = 100
 PIPELINE_MAX: Final = 16
-_LOOKED_AT: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect", b"origin"}
-)
+_LOOKED_AT: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"})
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
 _STAND_IN: Final = b"POST"

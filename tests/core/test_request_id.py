@@ -27,10 +27,10 @@ import os
 from app.core.request_id import BLOCK, new_request_id
 print(new_request_id(), flush=True)
 child = os.fork()
-for _ in range(BLOCK * 2):
-    print(new_request_id())
+ids = [new_request_id() for _ in range(BLOCK * 2)]
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # one prints after the other: on one pipe their lines would mix
+print(" ".join(ids))
 """
 
 
