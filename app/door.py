@@ -73,7 +73,9 @@ class DoorProtocol(HttpProtocol):
                 self.exchange = exchange = self.HTTP_CLASS(self, message)
                 keep_alive = await exchange.run()
                 self.exchange = None
-                if not keep_alive or self.is_gone or self.is_draining or not await self._drained(message.body):
+                if not keep_alive or self.is_gone or self.is_draining:
+                    break
+                if not (message.body.is_whole or await self._drained(message.body)):
                     break
                 self.restart_clock()
             await self._linger()
@@ -97,8 +99,8 @@ class DoorProtocol(HttpProtocol):
 
     async def _drained(self, body: Body) -> bool:
         """Reads the rest of a small body that nobody wanted, so that the connection can go on; False if it is large."""
-        if body.is_whole or not body.is_worth_draining:
-            return body.is_whole
+        if not body.is_worth_draining:
+            return False
         self.restart_clock()  # once: a client that trickles is not waited for
         try:
             while not body.is_whole:
@@ -132,7 +134,9 @@ class DoorProtocol(HttpProtocol):
         reader.feed(data)
         if reader.queue:
             self._wake()
-        if self.exchange is not None or reader.queue or reader.in_head is not was_in_head:
+        if self.exchange is None and reader.queue and self._can_write.is_set():
+            self.deadline = math.inf  # as restart_clock would find, for the most frequent case
+        elif self.exchange is not None or reader.in_head is not was_in_head:
             self.restart_clock()
 
     def _wake(self) -> None:

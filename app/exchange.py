@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -64,42 +64,23 @@ def _status_line(status: int, reason: bytes | None) -> bytes:
 class Exchange(Stream):
     """Sanic's stream interface over one Message. `stage` follows Sanic's: HANDLER, RESPONSE, then IDLE or FAILED."""
 
-    __slots__ = (
-        "_mode",
-        "_task",
-        "_unsent",
-        "body_bytes",
-        "connection",
-        "keep_alive",
-        "message",
-        "protocol",
-        "request",
-        "response",
-        "stage",
-        "stamp",
-        "status",
-        "trailers",
-        "upgrade_websocket",
-        "url",
-    )
+    response: BaseHTTPResponse | None = None
+    request: Any = None
+    stage = Stage.HANDLER
+    upgrade_websocket = False
+    url = None
+    status = body_bytes = 0
+    stamp = b""
+    trailers: Sequence[bytes] = ()
+    _mode: Mode = "none"
+    _unsent = 0
+    _task: asyncio.Task[Any] | None = None
 
     def __init__(self, protocol: DoorProtocol, message: Message) -> None:
-        self.protocol = protocol
-        self.connection = protocol
+        self.protocol = self.connection = protocol
         self.message = message
-        self.stage = Stage.HANDLER
         self.keep_alive = message.keep_alive
         self.request_max_size = protocol.request_max_size
-        self.response = None
-        self.upgrade_websocket = False
-        self.url = None
-        self.status = 0
-        self.body_bytes = 0
-        self.stamp = b""
-        self.trailers: list[bytes] = []
-        self._mode: Mode = "none"
-        self._unsent = 0
-        self._task: asyncio.Task[Any] | None = None
 
     # --- the course of a request ---
 
@@ -108,8 +89,9 @@ class Exchange(Stream):
         app = self.protocol.app
         make: Any = self.protocol.request_class
         request = make(message=self.message, exchange=self, app=app)
-        self.request: Any = request
-        self.connection.restart_clock()
+        self.request = request
+        if not self.message.body.is_whole:
+            self.connection.restart_clock()
         try:
             if self.message.error is not None:
                 await app.handle_exception(request, self.message.error, False)

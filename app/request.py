@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,32 +26,18 @@ HANG_UP_STATUS: Final = 499
 class Context:
     """What the steps of a request learn and the later ones need (`request.ctx`)."""
 
-    __slots__ = (
-        "backend_seconds",
-        "began",
-        "client_ip",
-        "credential",
-        "forwarded_for",
-        "forwarded_host",
-        "request_id",
-        "scheme",
-        "service",
-        "started_at",
-        "verdict",
-    )
+    request_id = client_ip = ""
+    scheme = "http"
+    forwarded_for: Sequence[str] = ()
+    forwarded_host: bytes | None = None
+    credential: Credential | None = None
+    verdict: Verdict | None = None
+    service: str | None = None
+    backend_seconds: float | None = None
 
     def __init__(self) -> None:
         self.started_at = time.time()
         self.began = time.monotonic()
-        self.request_id = ""
-        self.client_ip = ""
-        self.scheme = "http"
-        self.forwarded_for: list[str] = []
-        self.forwarded_host: bytes | None = None
-        self.credential: Credential | None = None
-        self.verdict: Verdict | None = None
-        self.service: str | None = None
-        self.backend_seconds: float | None = None
 
 
 class GatewayRequest(Request[Any, Any]):
@@ -60,6 +47,7 @@ class GatewayRequest(Request[Any, Any]):
     tests/app/test_sanic_internals.py notices when those slots change.
     """
 
+    path = ""  # set by the constructor
     head = body = b""
     route: Any = None
     responded = _request_middleware_started = _response_middleware_started = False
@@ -74,6 +62,7 @@ class GatewayRequest(Request[Any, Any]):
         self.context = context = Context()
         self.peer_ip = exchange.connection.peer_ip
         self.raw_url = message.target
+        self.path = message.target.partition(b"?")[0].decode("latin-1")
         self.method = message.method.decode("ascii", "replace")
         self.version = message.version
         self.app = app
@@ -95,10 +84,6 @@ class GatewayRequest(Request[Any, Any]):
     def ctx(self) -> Any:
         """The Context, under the name that Sanic's users know."""
         return self.context
-
-    @property
-    def path(self) -> str:
-        return self.raw_url.partition(b"?")[0].decode("latin-1")
 
     @cached_property
     def headers(self) -> Header:  # type: ignore[override]

@@ -54,8 +54,13 @@ class GatewayApp(Sanic[Any, Any]):
         """Route, request middleware, handler, response middleware, answer. What is raised becomes an answer too."""
         try:
             request.route, handler, _ = self.router.get(request.path, request.method, None)
-            response = await _first_answer(request.route.extra.request_middleware, request)
-            if response is None:
+            for step in request.route.extra.request_middleware:
+                response = step.func(request)
+                if hasattr(response, "__await__"):
+                    response = await response
+                if response is not None:
+                    break
+            else:
                 if not (request.route.extra.ignore_body or hasattr(handler, "is_stream")):
                     await request.receive_body()
                 response = handler(request)
@@ -66,17 +71,6 @@ class GatewayApp(Sanic[Any, Any]):
                 await response.send(end_stream=True)
         except Exception as error:  # noqa: BLE001 - Sanic's error handler is where they all end
             await self.handle_exception(request, error, False)
-
-
-async def _first_answer(steps: Any, request: GatewayRequest) -> Any:
-    """Runs request middleware until one answers; None when none does."""
-    for step in steps:
-        response = step.func(request)
-        if hasattr(response, "__await__"):
-            response = await response
-        if response is not None:
-            return response
-    return None
 
 
 def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: str = "gateway") -> Sanic[Any, Any]:

@@ -18,34 +18,32 @@ EXPOSE = f"Access-Control-Expose-Headers: {NAMES}\r\n".encode()
 
 
 @lru_cache(maxsize=4096)
-def _constant(per_minute: int, per_day: int, burst: int, reset_minute: int, reset_day: int, ietf: bool) -> str:
-    """The fields that stay the same for an organization during a minute: most of the text, made once."""
-    fixed = (
+def _format(per_minute: int, per_day: int, burst: int, reset_minute: int, reset_day: int, ietf: bool) -> bytes:
+    """Most of the text stays the same for an organization during a minute: a format for the numbers that do not."""
+    text = (
         f"X-RateLimit-Limit-Minute: {per_minute}\r\nX-RateLimit-Limit-Day: {per_day}\r\n"
         f"X-RateLimit-Reset-Minute: {rfc3339(reset_minute)}\r\nX-RateLimit-Reset-Day: {rfc3339(reset_day)}\r\n"
+        "X-RateLimit-Remaining-Minute: %d\r\nX-RateLimit-Remaining-Day: %d\r\nX-RateLimit-Burst-Remaining: %d\r\n"
     )
     if ietf:
         minute = f'"minute";q={per_minute};w=60;gw-burst={burst}'
-        fixed += f'RateLimit-Policy: {minute}, "day";q={per_day};w=86400\r\n'
-    return fixed
+        text += f'RateLimit-Policy: {minute}, "day";q={per_day};w=86400\r\n'
+        text += 'RateLimit: "minute";r=%d;t=%d, "day";r=%d;t=%d\r\n'
+    return text.encode()
 
 
 def fields(verdict: Verdict, ietf: bool = True) -> bytes:
     """The header lines for an answer to a known organization. `ietf`: with RateLimit-Policy, RateLimit (draft 10)."""
-    v = verdict
-    text = (
-        f"{_constant(v.limits.per_minute, v.limits.per_day, v.limits.burst, v.reset_minute, v.reset_day, ietf)}"
-        f"X-RateLimit-Remaining-Minute: {v.remaining_minute}\r\n"
-        f"X-RateLimit-Remaining-Day: {v.remaining_day}\r\nX-RateLimit-Burst-Remaining: {v.burst_remaining}\r\n"
-    )
+    limits, _, _, minute, day, burst, now, reset_minute, reset_day, _, mode = verdict
+    form = _format(limits.per_minute, limits.per_day, limits.burst, reset_minute, reset_day, ietf)
     if ietf:
-        minute_left, day_left = v.reset_minute - v.now, v.reset_day - v.now
+        day_left = reset_day - now
         # Close to midnight the day's rest cannot all be used: the minutes left would not let it through.
-        day = min(v.remaining_day, v.remaining_minute + v.burst_remaining + v.limits.per_minute * -(-day_left // 60))
-        text += f'RateLimit: "minute";r={v.remaining_minute};t={minute_left}, "day";r={day};t={day_left}\r\n'
-    if v.mode != "redis":
-        text += f"X-RateLimit-Mode: {v.mode}\r\n"
-    return text.encode()
+        usable = min(day, minute + burst + limits.per_minute * -(-day_left // 60))
+        lines = form % (minute, day, burst, minute, reset_minute - now, usable, day_left)
+    else:
+        lines = form % (minute, day, burst)
+    return lines if mode == "redis" else lines + b"X-RateLimit-Mode: %b\r\n" % mode.encode()
 
 
 def refusal(verdict: Verdict) -> RateLimited:

@@ -98,23 +98,33 @@ def stand_in(known: Bucket | None, limits: Limits, workers: int, now: float) -> 
 
 
 def verdict(
-    bucket: Bucket, limits: Limits, now: float, refused_by: LimitType | None = None, mode: Mode = "redis"
+    bucket: Bucket,
+    limits: Limits,
+    now: float,
+    refused_by: LimitType | None = None,
+    mode: Mode = "redis",
+    charged: int = 0,
 ) -> Verdict:
     """Every figure that a client is told, from the bucket after the decision and the clock that decided (unix seconds).
 
+    `charged`: as if so many more had been used, or fewer when negative (as for the first of several in one batch).
     `remaining_minute` leaves the burst out: it never exceeds the announced limit and is 0 on every minute's refusal.
     """
-    remaining_minute = max(0, limits.per_minute - bucket.used)
+    slot, used, carried, day, used_today = bucket
+    used, used_today = used + charged, used_today + charged
+    left = limits.per_minute - used
+    remaining_minute = left if left > 0 else 0
+    tokens = left + (carried if carried < limits.burst else limits.burst)
     return Verdict(
         limits,
-        bucket.used,
-        bucket.used_today,
+        used,
+        used_today,
         remaining_minute,
-        bucket.day_left(limits),
-        bucket.tokens(limits) - remaining_minute,
+        max(0, limits.per_day - used_today),
+        (tokens if tokens > 0 else 0) - remaining_minute,
         int(now),
-        (bucket.slot + 1) * MINUTE_SECONDS,
-        (bucket.day + 1) * DAY_SECONDS,
+        (slot + 1) * MINUTE_SECONDS,
+        (day + 1) * DAY_SECONDS,
         refused_by,
         mode,
     )

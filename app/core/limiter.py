@@ -139,7 +139,7 @@ class Limiter:
         refused = None
         for position, waiter in enumerate(group.waiters, start=1):
             if position <= answer.granted:
-                decided = verdict(bucket.charged(position - answer.granted), organization.limits, answer.now)
+                decided = verdict(bucket, organization.limits, answer.now, charged=position - answer.granted)
             else:
                 decided = refused = refused or self._refuse(organization, answer, sent)
             if not waiter.done():
