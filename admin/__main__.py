@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import uvloop
 from loguru import logger
+from sanic.application.state import ApplicationServerInfo
+from sanic.http.constants import HTTP
 
 from admin.server import create_app
 from app.core.output import Output
@@ -62,6 +64,8 @@ async def serve(settings: AdminSettings, listener: socket.socket, output: Output
         sock=listener, backlog=BACKLOG, return_asyncio_server=True, asyncio_server_kwargs={"start_serving": False}
     )
     configure(settings.log_level, settings.log_format, output.write)  # Sanic has put its own handlers back
+    # create_server leaves this out, and without it every answer has an empty Alt-Svc field.
+    app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     await server.startup()
     await server.before_start()
     await server.start_serving()

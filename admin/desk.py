@@ -7,8 +7,9 @@ leave gateways to find out by themselves.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,8 +19,8 @@ from sanic import HTTPResponse
 from admin import answers
 from admin.services import Services
 from app.core import idempotency
-from app.core.database import Connection
-from app.core.idempotency import Attempt, Kept
+from app.core.database import STATEMENT_SECONDS, TRANSACTION_SECONDS, Connection
+from app.core.idempotency import Attempt, Kept, UnderWay
 from app.core.issuer import Issuer
 from app.core.model import Change
 from app.core.operations import Operations
@@ -74,9 +75,9 @@ class Desk:
         """201 with what `verb` made; under an Idempotency-Key seen before, 201 with what it had made then.
 
         A replay tells the gateways once more: whoever repeats a request did not hear the first answer, or its broadcast
-        was not heard. Raises rules.Conflict for a key that belongs to another request, or to one under way.
+        was not heard. Raises rules.Conflict for a key that belongs to another request, or to one that does not end.
         """
-        return await self._to_the_end(self._create(repeat.attempt, verb, show))
+        return await self._to_the_end(self._create_once(repeat.attempt, verb, show))
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
@@ -87,6 +88,15 @@ class Desk:
     async def _read(self, look: Callable[[Connection], Awaitable[T]]) -> T:
         async with self.services.database.transaction() as connection:
             return await look(connection)
+
+    async def _create_once(
+        self, attempt: Attempt | None, verb: Callable[[Issuer], Awaitable[T]], show: Callable[[T], Created]
+    ) -> HTTPResponse:
+        """Waits for a first request under way longer than that one's transaction may last."""
+        for _ in range(math.ceil(TRANSACTION_SECONDS / STATEMENT_SECONDS)):
+            with suppress(UnderWay):
+                return await self._create(attempt, verb, show)
+        return await self._create(attempt, verb, show)
 
     async def _create(
         self, attempt: Attempt | None, verb: Callable[[Issuer], Awaitable[T]], show: Callable[[T], Created]

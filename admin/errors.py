@@ -8,7 +8,15 @@ from typing import Any, Final, NamedTuple
 
 from loguru import logger
 from sanic import HTTPResponse
-from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, RequestTimeout, SanicException
+from sanic.constants import HTTP_METHODS
+from sanic.exceptions import (
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RequestCancelled,
+    RequestTimeout,
+    SanicException,
+)
 from sanic.handlers import ErrorHandler
 
 from admin.request import AdminRequest
@@ -114,7 +122,6 @@ class RedisAway(GatewayError):
 
 _FROM_SANIC: Final[dict[type[SanicException], type[GatewayError]]] = {
     NotFound: NothingHere,
-    PayloadTooLarge: errors.BodyTooLarge,
     RequestTimeout: errors.RequestTimedOut,
 }
 
@@ -146,11 +153,33 @@ def _as_ours(request: AdminRequest, exception: Exception) -> GatewayError:
             log.warning(f"Redis did not do it: {exception}")
             return RedisAway()
         case MethodNotAllowed():
-            return WrongMethod(exception.headers.get("Allow", ""))
+            return WrongMethod(", ".join(method for method in HTTP_METHODS if _takes(request, method)))
+        case PayloadTooLarge():
+            return _too_large(request)
+        case RequestCancelled():
+            return MalformedRequest()  # nobody reads it: the client hung up in the middle
         case SanicException() if 400 <= exception.status_code < 500:
             return _FROM_SANIC.get(type(exception), MalformedRequest)()
     log.opt(exception=exception).error(f"request failed: {type(exception).__name__}")
     return InternalError()
+
+
+def _too_large(request: AdminRequest) -> GatewayError:
+    """Sanic has one exception for bodies and for heads; of a head that is too large it has made no request."""
+    if request.method != "NONE":
+        return errors.BodyTooLarge()
+    stream: Any = request.stream
+    line_bytes = stream.recv_buffer.find(b"\r\n")
+    return errors.HeadersTooLarge() if 0 <= line_bytes < stream.HEADER_MAX_SIZE else errors.TargetTooLong()
+
+
+def _takes(request: AdminRequest, method: str) -> bool:
+    """Whether the target takes `method`: Sanic's router tells so only for paths without a parameter."""
+    try:
+        request.app.router.get(request.path, method, None)
+    except SanicException:
+        return False
+    return True
 
 
 def _of_rule(refusal: rules.Refused) -> GatewayError:

@@ -49,7 +49,7 @@ async def explain(request: AdminRequest, desk: Desk, body: Question) -> HTTPResp
     now = time.time()
     return answers.json(
         {
-            "would_answer": outlook(credential, found.key, bucket, now)._asdict(),
+            "would_answer": outlook(credential, found.key, bucket, now, asked=bool(heard and heard.answers))._asdict(),
             "key": found.key.as_json() if found.key else None,
             "organization": organizations.shown(found.organization) if found.organization else None,
             "limits": limits.shown(found.organization) if found.organization else None,

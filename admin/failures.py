@@ -14,12 +14,13 @@ from app.core.errors import BodyTooLarge, InternalError, MalformedRequest, Missi
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`fields`: header names, and what they say."""
+    """`fields`: header names, and what they say; `sent` has their values in the example."""
 
     status: int
     reason: str
     example: dict[str, Any]
     fields: Mapping[str, str] = field(default_factory=dict)
+    sent: Mapping[str, str] = field(default_factory=dict)
 
 
 def failures(endpoint: Endpoint) -> Iterator[Failure]:
@@ -63,4 +64,4 @@ def _of_the_request(endpoint: Endpoint) -> Iterator[Failure]:
 
 def _failure(error: Any, reason: str, fields: Mapping[str, str] | None = None) -> Failure:
     shown = example(error.status, error.message, **(error.details or {}))
-    return Failure(error.status, reason, shown, fields or {})
+    return Failure(error.status, reason, shown, fields or {}, dict(error.headers))

@@ -34,16 +34,26 @@ else has changed since (412). Without If-Match the last writer wins.
 **When it is in force.** A write is committed when it is answered. `heard_by` says how many gateway workers were told at
 once; null means that Redis could not tell them, and they read the change from the database within 5 seconds.
 """
-REQUEST_ID: Final = {"X-Request-ID": {"description": "The request's name in the log.", "schema": {"type": "string"}}}
-ETAG: Final = {"ETag": {"description": "The state's tag, for If-Match.", "schema": {"type": "string"}}}
+
+
+def _field(description: str, example: str, **schema: Any) -> dict[str, Any]:
+    """A header field of an answer."""
+    return {"description": description, "schema": {"type": "string", **schema}, "example": example}
+
+
+REQUEST_ID: Final = {"X-Request-ID": _field("The request's name in the log.", "0b4b6f0e-93a4-4f3c-8f4e-3f6f0d7f1a55")}
+ETAG: Final = {"ETag": _field("The state's tag, for If-Match.", '"3"')}
 CREATION: Final = {
-    "Location": {"description": "Where the new thing is.", "schema": {"type": "string"}},
-    "Idempotent-Replayed": {
-        "description": "Stands on an answer that is given once more.",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
+    "Location": _field("Where the new thing is.", "/v1/keys/5b1e6c1e-7d0a-4c57-9a39-2f4c0a3b9f10"),
+    "Idempotent-Replayed": _field("Stands on an answer that is given once more.", "true", enum=["true"]),
 }
-ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "format": "uuid"},
+    "example": "00000000-0000-0000-0000-000000000002",
+}
 IF_MATCH: Final = {
     "name": "If-Match",
     "in": "header",
@@ -118,11 +128,16 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _query(shape: type[BaseModel]) -> list[dict[str, Any]]:
-    properties = schemas([shape])[shape.__name__]["properties"]
+    whole = schemas([shape])[shape.__name__]
     return [
         # Absent is the only way to say nothing: an empty value is a value.
-        {"name": name, "in": "query", "schema": {key: value for key, value in schema.items() if key != "nullable"}}
-        for name, schema in properties.items()
+        {
+            "name": name,
+            "in": "query",
+            "schema": {key: value for key, value in schema.items() if key != "nullable"},
+            "example": whole["example"][name],
+        }
+        for name, schema in whole["properties"].items()
     ]
 
 
@@ -145,7 +160,7 @@ def _refusals(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _refusal(failure: Failure) -> dict[str, Any]:
-    fields = {name: {"schema": {"type": "string"}, "description": words} for name, words in failure.fields.items()}
+    fields = {name: _field(words, failure.sent[name]) for name, words in failure.fields.items()}
     schema = {"$ref": REFERENCE.format(model=FailureAnswer.__name__)}
     content = {JSON: {"schema": schema, "example": failure.example}}
     return {"description": failure.reason, "headers": {**REQUEST_ID, **fields}, "content": content}

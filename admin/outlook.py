@@ -12,6 +12,10 @@ from app.core.model import Credential, Verdict
 from app.core.records import KeyRecord
 
 ADMITTED = "whatever the backend answers"
+UNKNOWN_UNASKED = (
+    "no key like this is in the database; whether it stands in a gateway's VALID_API_KEYS cannot be told, "
+    "since no gateway could be asked"
+)
 
 
 class Outlook(NamedTuple):
@@ -22,14 +26,18 @@ class Outlook(NamedTuple):
     why: str
 
 
-def outlook(found: Credential | None, key: KeyRecord | None, bucket: Verdict | None, now: float) -> Outlook:
+def outlook(
+    found: Credential | None, key: KeyRecord | None, bucket: Verdict | None, now: float, *, asked: bool = True
+) -> Outlook:
     """`found` None: nobody's key. `key` None: it stands in no database. `bucket` None: Redis cannot be asked.
 
-    `now` is in unix seconds.
+    `now` is in unix seconds. `asked`: whether a gateway has told that the key is none of its static ones.
     """
     error = _refusal(found, bucket, now)
     if error is None:
         return Outlook(200, ADMITTED, _why_admitted(bucket))
+    if found is None and not asked:
+        return Outlook(error.status, error.message, UNKNOWN_UNASKED)
     return Outlook(error.status, error.message, _why(error, key, bucket))
 
 

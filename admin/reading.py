@@ -42,6 +42,8 @@ def read(request: AdminRequest, endpoint: Endpoint) -> None:
     body = None
     if endpoint.body is not None:
         body = inputs[endpoint.body] = _body(request, problems, endpoint.body)
+    elif endpoint.role is not None and request.body not in (b"", b"{}"):  # clients like to send {} for nothing
+        problems.append(Problem(("body",), "this endpoint takes none"))
     if endpoint.is_repeatable:
         inputs[Repeat] = _repeat(request, problems, body)
     if problems:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from sanic import Request
+from sanic.exceptions import BadURL
 
 from app.core.admin_token import AdminToken
 from app.core.request_id import new_request_id
@@ -33,6 +34,16 @@ class Context(SimpleNamespace):
 
 class AdminRequest(Request[Any, Context]):
     """`ctx` is a Context."""
+
+    def __init__(self, url_bytes: bytes, *arguments: Any, **options: Any) -> None:
+        """Raises BadURL. What Sanic makes to answer a request with of which it could not make one, whose method is
+        NONE, must not fail for the same target again: the client would get no answer at all."""
+        try:
+            super().__init__(url_bytes, *arguments, **options)
+        except BadURL:
+            if options.get("method") != "NONE":
+                raise
+            super().__init__(b"*", *arguments, **options)
 
     @staticmethod
     def make_context() -> Context:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from app.core.output import Output
 from app.core.settings import GatewaySettings, load_or_exit
 from app.core.telemetry import configure
-from app.workers import GatewayApplication, listen
 
 
 def main() -> None:
     """Reads the settings, takes the port, runs the workers. Exit status 1 with one line when either is impossible."""
     settings = load_or_exit(GatewaySettings)
+    # gunicorn reads it too, while it is imported, and breaks on what is no number: an empty one, which we take for none
+    os.environ["WEB_CONCURRENCY"] = str(settings.workers)
+    from app.workers import GatewayApplication, listen
+
     try:
         listener = listen(settings.port)
     except OSError as error:

@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 
 import db.__main__ as database
 from app.core.model import PLANS
-from app.core.settings import AdminSettings, DatabaseSettings, GatewaySettings, load, variables
+from app.core.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
 from tools import keygen, orgs, procfile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,12 +49,24 @@ def test_env_example_has_the_defaults(
 def test_env_example_shows_values_that_work(
     kind: type[DatabaseSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The examples of variables without a default are values that the settings take."""
+    """The examples of variables without a default are values that the settings take, but for the placeholder tokens."""
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ADMIN_TOKENS", f"ops:owner:{'x' * 32}")
+    (tmp_path / ".env").write_text(re.sub(r"^# ([A-Z][A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
+    assert load(kind).redis is not None
+
+
+def test_env_example_has_no_token_that_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its ADMIN_TOKENS, uncommented and left as it is, lets nobody in: a token that everybody can read is none."""
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / ".env").write_text(re.sub(r"^# ([A-Z][A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
-    assert load(kind).redis is not None
+    with pytest.raises(SettingsError) as refused:
+        load(AdminSettings)
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == ["ADMIN_TOKENS"]
 
 
 def test_readme_names_every_variable() -> None:

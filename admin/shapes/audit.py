@@ -6,12 +6,25 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from admin.shapes.fields import Answer, FilterText, ListQuery, Time, TimeText, Uuid, UuidText
+from admin.shapes.fields import PAGE, Answer, FilterText, ListQuery, Time, TimeText, Uuid, UuidText
 from admin.shapes.organization import ORGANIZATION
 
 
 class AuditQuery(ListQuery):
     """Filters of the audit log; they add up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                **PAGE,
+                "who": "ops",
+                "action": "organization.deactivate",
+                "subject_id": ORGANIZATION["id"],
+                "since": "2026-01-05T00:00:00Z",
+                "until": "2026-01-06T00:00:00Z",
+            }
+        }
+    )
 
     who: FilterText | None = None
     action: Annotated[str, Field(pattern=r"^[a-z_]{1,40}\.[a-z_]{1,40}$")] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.core import rules
 
@@ -106,11 +106,11 @@ Scopes = Annotated[list[Scope], Field(max_length=rules.SCOPES_MAX, description="
 Uuid = Annotated[
     str, Field(pattern=_UUID, json_schema_extra={"format": "uuid"}), AfterValidator(lambda text: text.lower())
 ]
-Time = Annotated[datetime, PlainValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+Time = Annotated[datetime, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 TimeText = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Tier = Literal["basic", "premium", "enterprise"]
-QueryTruth = Annotated[bool, PlainValidator(_truth), WithJsonSchema({"type": "boolean"})]
+QueryTruth = Annotated[bool, BeforeValidator(_truth), WithJsonSchema({"type": "boolean"})]
 PageItems = Annotated[
     int, Field(ge=1, le=PAGE_ITEMS_MAX, strict=True, description="Items on a page."), BeforeValidator(_whole)
 ]
@@ -125,6 +125,10 @@ HeardBy = Annotated[
         "from the database within 5 seconds."
     ),
 ]
+
+
+PAGE: Final[dict[str, Any]] = {"limit": PAGE_ITEMS_DEFAULT, "cursor": "WyIzZjlhIiwiMjAyNi0wMS0wNVQwOTozMTowMFoiXQ"}
+"""What to show for ListQuery."""
 
 
 class ListQuery(Query):

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from admin.shapes.fields import (
     ABSENT,
+    PAGE,
     Answer,
     Body,
     Days,
@@ -106,6 +107,19 @@ class Rotation(Body):
 
 class KeyQuery(ListQuery):
     """Filters of the list of keys; they add up. An expiring key is active and ends within `expiring_within_days`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                **PAGE,
+                "organization_id": KEY["organization_id"],
+                "status": "expiring",
+                "expiring_within_days": 30,
+                "prefix": KEY["prefix"],
+                "unused_since": "2026-01-05T00:00:00Z",
+            }
+        }
+    )
 
     organization_id: Uuid | None = None
     status: Literal["active", "expiring", "expired", "revoked"] | None = None

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from admin.shapes.fields import (
     ABSENT,
+    PAGE,
     Answer,
     Body,
     FilterText,
@@ -62,6 +63,10 @@ class OrganizationPatch(Body):
 
 class OrganizationQuery(ListQuery):
     """Filters of the list of organizations; they add up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {**PAGE, "tier": "premium", "active": True, "name": "start"}}
+    )
 
     tier: Tier | None = None
     active: QueryTruth | None = None

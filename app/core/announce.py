@@ -51,6 +51,8 @@ def refusal(verdict: Verdict) -> RateLimited:
     error = RateLimited(f"Rate limit exceeded: {verdict.refused_by} limit reached")
     error.headers = (("Retry-After", str(verdict.retry_after)),)
     error.decided_at = verdict.now
+    left = {"minute": verdict.remaining_minute + verdict.burst_remaining, "day": verdict.remaining_day}
+    error.violated = tuple(policy for policy, requests in left.items() if not requests)
     error.details = {
         "limit_type": verdict.refused_by,
         "daily_used": verdict.daily_used,

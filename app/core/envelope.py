@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from app.core.errors import GatewayError, Headers
+from app.core.errors import GatewayError, Headers, RateLimited
 
 JSON: str = "application/json"
+PROBLEM: Final = "application/problem+json"
+QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
 def rfc3339(unix_seconds: float) -> str:
@@ -19,9 +21,23 @@ def rfc3339(unix_seconds: float) -> str:
 
 def render(error: GatewayError, request_id: str, now: float) -> tuple[bytes, Headers]:
     """Body and header fields of the answer to `error`. `now`: unix seconds, unless the error brings its own clock's."""
+    return orjson.dumps(_envelope(error, request_id, now)), error.headers
+
+
+def render_problem(error: RateLimited, request_id: str, now: float) -> tuple[bytes, Headers]:
+    """The same for who asks for PROBLEM: the members of RFC 9457 and of the IETF draft, then ours as extensions."""
+    problem = {
+        "type": QUOTA_EXCEEDED,
+        "title": error.message,
+        "status": error.status,
+        "violated-policies": error.violated,
+    }
+    return orjson.dumps(problem | _envelope(error, request_id, now)), error.headers
+
+
+def _envelope(error: GatewayError, request_id: str, now: float) -> dict[str, Any]:
     body: dict[str, Any] = {"code": error.status, "message": error.message}
     if error.details is not None:
         body["details"] = error.details
     at = error.decided_at if error.decided_at is not None else now
-    envelope = {"error": body, "timestamp": rfc3339(at), "request_id": request_id}
-    return orjson.dumps(envelope), error.headers
+    return {"error": body, "timestamp": rfc3339(at), "request_id": request_id}

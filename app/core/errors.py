@@ -114,10 +114,12 @@ class AuthenticationUnavailable(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Built from a Verdict by `announce.refusal`, which fills message, details and Retry-After."""
+    """Built from a Verdict by `announce.refusal`, which fills message, details, Retry-After and `violated`."""
 
     status = 429
     message = "Rate limit exceeded"
+    violated: tuple[str, ...] = ()
+    """The policies that have no room left, by their names in RateLimit-Policy."""
 
 
 class LimiterUnavailable(GatewayError):

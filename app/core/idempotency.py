@@ -36,6 +36,10 @@ _KEEP: Final = """
 """
 
 
+class UnderWay(Conflict):
+    """The first request with this key has not come to its end yet; this one may be tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A request that may come again. `fingerprint` stands for everything about it that decides what it does."""
@@ -58,13 +62,14 @@ class Kept:
 async def claim(connection: Connection, attempt: Attempt) -> Kept | None:
     """None when this is the first time; else the first answer. Two at once: the second waits for the first to commit.
 
-    Raises Conflict when the key was used for another request, or the first one takes too long.
+    Raises Conflict when the key was used for another request, UnderWay when the first one takes longer than a
+    statement may.
     """
     values: dict[str, Any] = {"actor": attempt.actor, "key": attempt.key, "fingerprint": attempt.fingerprint}
     try:
         cursor = await connection.execute(_CLAIM, values | {"seconds": KEPT_SECONDS})
     except psycopg.errors.QueryCanceled:
-        raise Conflict("the first request with this Idempotency-Key is still being worked on") from None
+        raise UnderWay("the first request with this Idempotency-Key is still being worked on") from None
     if await cursor.fetchone() is not None:
         return None
     row = await (await connection.execute(_KEPT, values)).fetchone()

@@ -64,8 +64,9 @@ async def require_tier(connection: Connection, tier: str) -> None:
 
 async def organization(connection: Connection, organization_id: str, *, lock: bool = False) -> OrganizationRecord:
     """The one with this id; `lock` keeps others from changing it until the transaction ends. Raises NotFound."""
-    query = ORGANIZATIONS + "WHERE o.id = %s" + (" FOR NO KEY UPDATE OF o" if lock else "")
-    row = await (await connection.execute(query, (organization_id,))).fetchone()
+    if lock:  # by itself: a statement that waited for the lock would still show the limits of before its wait
+        await connection.execute("SELECT FROM organizations WHERE id = %s FOR NO KEY UPDATE", (organization_id,))
+    row = await (await connection.execute(ORGANIZATIONS + "WHERE o.id = %s", (organization_id,))).fetchone()
     if row is None:
         raise NotFound(f"organization {organization_id} not found")
     return organization_of(row)

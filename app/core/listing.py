@@ -24,7 +24,7 @@ Filters = Mapping[str, Any]
 ORGANIZATION_CONDITIONS: Final = {
     "tier": "o.tier = %(tier)s",
     "active": "o.active = %(active)s",
-    "name": "lower(o.name) LIKE %(name_pattern)s",
+    "name": "lower(o.name) LIKE lower(%(name_pattern)s)",
 }
 KEY_CONDITIONS: Final = {
     "organization_id": "organization_id = %(organization_id)s",
@@ -67,7 +67,7 @@ class Page(Generic[Item]):
 
 async def organizations(run: Run, filters: Filters, items_max: int, after: Position | None) -> Page[OrganizationRecord]:
     """The oldest first. Filters: `tier`, `active`, `name` (a part of it, in any case)."""
-    values = _values(filters, items_max, after) | {"name_pattern": f"%{_escaped(str(filters.get('name')).lower())}%"}
+    values = _values(filters, items_max, after) | {"name_pattern": f"%{_escaped(str(filters.get('name')))}%"}
     where = _where(ORGANIZATION_CONDITIONS, filters, "(o.created_at, o.id) > (%(after_at)s, %(after_id)s::uuid)", after)
     rows = await run(f"{ORGANIZATIONS} {where} ORDER BY o.created_at, o.id LIMIT %(rows_max)s", values)
     records = [organization_of(row) for row in rows]

@@ -313,4 +313,5 @@ class Peer(asyncio.Protocol):
             self.reason = b""
             self._unbodied_bytes = 0
             return
+        self._keep_alive = self._keep_alive and self._parser.should_keep_alive()  # a trailer may have said close
         self.is_complete = True

@@ -44,6 +44,8 @@ def test_every_operation_is_told_whole(endpoint: Endpoint) -> None:
         assert answer["description"]
         assert status == "304" or all("schema" in content for content in answer["content"].values())
         assert "X-Request-ID" in answer["headers"]
+        assert all("example" in field for field in answer["headers"].values())
+    assert all("example" in parameter for parameter in operation["parameters"])
 
 
 def test_every_creation_can_be_repeated() -> None:
@@ -77,6 +79,16 @@ def test_examples_of_bodies_are_taken() -> None:
         if endpoint.body is not None:
             example = DOCUMENT["components"]["schemas"][endpoint.body.__name__]["example"]
             endpoint.body.model_validate_json(json.dumps(example))
+
+
+def test_examples_of_queries_are_taken() -> None:
+    """The example of each query parameter is one that its list accepts, and naming the list's filters is no trouble."""
+    for endpoint in ENDPOINTS:
+        if endpoint.query is not None:
+            parameters = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]["parameters"]
+            said = {each["name"]: each["example"] for each in parameters if each["in"] == "query"}
+            text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+            assert json.loads(endpoint.query.model_validate(text).model_dump_json()) == said
 
 
 def test_the_page_fetches_nothing_from_outside(admin: Admin) -> None:

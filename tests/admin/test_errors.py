@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.admin.conftest import TOKENS, Admin
+from tests.admin.conftest import NOWHERE, TOKENS, Admin, problems
+from tests.gateway import until
 
 OWNER = f"Authorization: Bearer {TOKENS['owner']}"
 
@@ -42,6 +43,9 @@ def test_nothing_there(admin: Admin, target: str) -> None:
         ("HEAD", "/v1/audit", "GET"),
         ("POST", "/docs", "GET"),
         ("GET", "/v1/cache/invalidate", "POST"),
+        ("DELETE", f"/v1/organizations/{NOWHERE}", "GET, PATCH"),
+        ("POST", f"/v1/organizations/{NOWHERE}/limits", "GET, PUT, DELETE"),
+        ("OPTIONS", f"/v1/keys/{NOWHERE}/rotate", "POST"),
     ],
 )
 def test_methods_that_are_not_taken(admin: Admin, method: str, target: str, allowed: str) -> None:
@@ -49,6 +53,7 @@ def test_methods_that_are_not_taken(admin: Admin, method: str, target: str, allo
     answer = admin.call(method, target)
     assert answer.status_code == 405
     assert sorted(answer.headers["Allow"].split(", ")) == sorted(allowed.split(", "))
+    assert "alt-svc" not in answer.headers
     if method != "HEAD":
         envelope(answer)
 
@@ -84,6 +89,14 @@ def test_bodies_that_are_no_json(admin: Admin, body: bytes) -> None:
     assert (answer.status_code, envelope(answer)["message"]) == (400, "the body is no JSON")
 
 
+def test_bodies_where_none_belongs(admin: Admin) -> None:
+    """A body that an endpoint would have to ignore is a problem; an empty object, which says nothing, is none."""
+    path = f"/v1/organizations/{admin.organization()['id']}/limits"
+    for method, target in (("DELETE", path), ("POST", f"{path}/reset")):
+        assert problems(admin.call(method, target, {"per_minute": 5})) == {("body",): "this endpoint takes none"}
+        assert admin.call(method, target, {}).status_code == 200
+
+
 def test_bodies_are_capped(admin: Admin) -> None:
     """More than 64 KiB is 413, said or streamed."""
     headers = {"Authorization": f"Bearer {TOKENS['owner']}", "Content-Type": "application/json"}
@@ -99,6 +112,31 @@ def test_what_is_no_http(admin: Admin) -> None:
     reply = admin.ask(b"GARBAGE\r\n\r\n")
     assert (reply.status, reply.json()["error"]["code"]) == (400, 400)
     assert admin.call("GET", "/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "field", "status", "message"),
+    [
+        (b"GET /v1/\x00 HTTP/1.1", b"", 400, "malformed request"),
+        (b"GET :// HTTP/1.1", b"", 400, "malformed request"),
+        (b"GET /" + b"t" * 9_000 + b" HTTP/1.1", b"", 414, "request target too long"),
+        (b"GET /health HTTP/1.1", b"X: " + b"f" * 9_000, 431, "request headers too large"),
+    ],
+    ids=["zero byte", "no URL", "long target", "long field"],
+)
+def test_heads_that_will_not_do(admin: Admin, request_line: bytes, field: bytes, status: int, message: str) -> None:
+    """A head that no request can be made of gets an answer too, which says what is wrong with it."""
+    reply = admin.ask(request_line + b"\r\nHost: admin\r\n" + field + b"\r\n\r\n")
+    assert (reply.status, reply.json()["error"]["message"]) == (status, message)
+
+
+def test_clients_that_hang_up_are_no_failures(admin: Admin) -> None:
+    """A connection that ends in the middle of a request is the client's doing: its line in the log is no error."""
+    with admin.client() as client:
+        client.send(b"POST /v1/cache/invalidate HTTP/1.1\r\nHost: admin\r\nContent-Length: 9\r\n\r\nhalf")
+    [line] = until(lambda: admin.log(path="/v1/cache/invalidate", method="POST"), "the line of the request")
+    assert (line["level"], line["status"]) == ("warn", 400)
+    assert not admin.log(level="error")
 
 
 def test_request_ids(admin: Admin) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from app.core.database import STATEMENT_SECONDS
 from tests.admin.conftest import Admin, problems
+from tests.gateway import until
 from tests.tenants import sql
 
 BODY = {"name": "Once", "tier": "basic"}
@@ -96,6 +100,20 @@ def test_at_the_same_moment_there_is_one(admin: Admin) -> None:
     assert len({each["id"] for each in made}) == 1
     assert len([each for each in made if each["api_key"] is not None]) == 1
     assert sql(admin.database_url, "SELECT count(*) FROM api_keys WHERE name = 'race'") == [(1,)]
+
+
+def test_a_slow_first_request_is_waited_for(admin: Admin) -> None:
+    """A first request under way for longer than one statement may take keeps the second waiting, and fails it not."""
+    with psycopg.connect(admin.database_url) as first, ThreadPoolExecutor(1) as pool:
+        first.execute(
+            "INSERT INTO idempotency_keys (actor, key, fingerprint) VALUES ('owner-1', 'slow', %s)", ("0" * 64,)
+        )
+        began = time.monotonic()
+        second = pool.submit(create, admin, "slow")
+        until(lambda: second.done() or time.monotonic() - began > 2 * STATEMENT_SECONDS, "two statements' time")
+        first.rollback()
+        answer = second.result()
+    assert (answer.status_code, "Idempotent-Replayed" in answer.headers) == (201, False)
 
 
 def test_a_key_is_kept_for_a_day(admin: Admin) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.admin.conftest import Admin, problems
+from tests.admin.conftest import TOKENS, Admin, problems
 from tests.tenants import sql
 
 
@@ -77,6 +77,16 @@ def test_filters_of_organizations(admin: Admin, crowd: list[str]) -> None:
     assert found("name=crowd&active=true&tier=basic") == {f"Crowd {number} 50%_off" for number in (0, 2, 4)}
     assert len(found("name=50%25_")) == 7
     assert found("name=0_5") == found("name=%25%25") == found("name=%5C") == set()
+
+
+def test_names_are_searched_by_the_databases_letters(admin: Admin) -> None:
+    """A name is found by itself and in small letters, also where Python and PostgreSQL disagree about small letters."""
+    admin.organization(name="İZMİR GRÖSSE")
+    for part in ("İZMİR", "grösse", "GRÖSSE"):
+        items = admin.http.get(
+            "/v1/organizations", params={"name": part}, headers={"Authorization": f"Bearer {TOKENS['viewer']}"}
+        ).json()["items"]
+        assert [item["name"] for item in items] == ["İZMİR GRÖSSE"], part
 
 
 @pytest.fixture(scope="module")

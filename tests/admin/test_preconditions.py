@@ -5,10 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from admin.precondition import Precondition, is_unchanged
 from tests.admin.conftest import Admin, problems
+from tests.gateway import until
 from tests.tenants import sql
 
 LIMITS = {"per_minute": 5, "per_day": 50, "burst": 1}
@@ -40,6 +42,22 @@ def test_a_lost_update_is_refused(admin: Admin) -> None:
         assert admin.call(method, path, changed, If_Match=f'"x", {first.headers["ETag"]}').status_code == 200
         assert admin.call(method, path, body, If_Match="*").status_code == 200
         assert admin.call(method, path, changed).status_code == 200
+
+
+def test_limits_set_while_one_waits_count(admin: Admin) -> None:
+    """A change of limits that had to wait for another one is judged by what that one left behind: 412."""
+    path = f"/v1/organizations/{admin.organization()['id']}/limits"
+    tag = admin.call("PUT", path, LIMITS).headers["ETag"]
+    unit_id = path.split("/")[3]
+    with psycopg.connect(admin.database_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT FROM organizations WHERE id = %s FOR NO KEY UPDATE", (unit_id,))
+        answer = pool.submit(admin.call, "PUT", path, {**LIMITS, "burst": 2}, If_Match=tag)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until(lambda: sql(admin.database_url, waiting), "the change to wait")
+        other.execute("UPDATE organization_limits SET burst = 3 WHERE organization_id = %s", (unit_id,))
+        other.commit()
+        assert answer.result().status_code == 412
+    assert admin.call("GET", path).json()["burst"] == 3
 
 
 def test_verbs_honour_it_too(admin: Admin) -> None:

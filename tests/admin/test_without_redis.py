@@ -48,6 +48,13 @@ def test_without_redis(alone: Admin) -> None:
     assert _invalidated(alone, {"all": True}) == {"heard_by": None}
 
 
+def test_static_keys_cannot_be_ruled_out(alone: Admin) -> None:
+    """A key that is not in the database may still be a gateway's static one, and no gateway can be asked."""
+    answer = alone.call("POST", "/v1/explain", {"api_key": "sk_test_static"}).json()["would_answer"]
+    assert (answer["status"], answer["message"]) == (403, "invalid API key")
+    assert "cannot be told" in answer["why"]
+
+
 def _invalidated(admin: Admin, body: dict[str, Any]) -> Any:
     answer = admin.call("POST", "/v1/cache/invalidate", body)
     assert answer.status_code == 200

@@ -184,6 +184,15 @@ def test_chunked_answers_and_trailers(gateway: Gateway, backend: Backend) -> Non
             assert reply["Trailer"] == "X-Sum"
 
 
+def test_a_trailer_that_says_close(gateway: Gateway, backend: Backend) -> None:
+    """`Connection: close` among the trailers ends there, and the next request goes over a new connection."""
+    backend.script = answer(CHUNKED + b"Connection: close\r\n\r\n")
+    with gateway.client() as client:
+        for _ in range(2):
+            reply = client.send(GET).reply()
+            assert (reply.status, reply.body, reply.is_whole, client.trailers) == (200, b"abcdefgh", True, [])
+
+
 def test_chunked_answers_for_http_1_0(gateway: Gateway, backend: Backend) -> None:
     """A client that knows no chunks gets the bytes alone, and the close as their end."""
     backend.script = answer(CHUNKED + b"\r\n")

@@ -108,6 +108,18 @@ def test_the_wait_is_the_refusing_windows(refused_by: LimitType, seconds: int) -
     assert error.details["retry_after"] == seconds
 
 
+@pytest.mark.parametrize(
+    ("minute", "burst", "day", "violated"),
+    [(0, 0, 9, ("minute",)), (9, 0, 0, ("day",)), (0, 1, 0, ("day",)), (0, 0, 0, ("minute", "day"))],
+)
+def test_the_violated_policies(minute: int, burst: int, day: int, violated: tuple[str, ...]) -> None:
+    """A refusal knows every policy without room by its name in RateLimit-Policy; the burst is the minute's room."""
+    verdict = EXAMPLE._replace(
+        remaining_minute=minute, burst_remaining=burst, remaining_day=day, refused_by="minute" if day else "daily"
+    )
+    assert announce.refusal(verdict).violated == violated
+
+
 def test_browsers_may_read_every_field_that_we_send() -> None:
     """Access-Control-Expose-Headers names all fields of an answer to a known organization."""
     exposed = announce.EXPOSE.decode().partition(": ")[2].strip().split(", ")

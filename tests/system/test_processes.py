@@ -84,6 +84,15 @@ def test_every_mistake_is_told_at_once(start: Start) -> None:
     assert gateway._lines == []
 
 
+def test_a_number_of_workers_that_is_none(start: Start) -> None:
+    """WEB_CONCURRENCY, which gunicorn reads too, by itself: text gets the one line, an empty one counts as not set."""
+    gateway = start(wait=False, WEB_CONCURRENCY="two")
+    assert gateway.process.wait(10) == 1
+    [line] = until(lambda: gateway._errors, "a line")
+    assert line.startswith("Failed to load configuration: WEB_CONCURRENCY: 'two' will not do")
+    assert start(WEB_CONCURRENCY="").get("/x").body == b"ok"
+
+
 def test_a_port_that_is_taken(start: Start) -> None:
     """Status 1 and one line that names the port and what to do."""
     first = start()
