@@ -15,9 +15,9 @@ from sanic.application.state import ApplicationServerInfo
 from sanic.http.constants import HTTP
 
 from admin.server import create_app
-from app.core.output import Output
-from app.core.settings import AdminSettings, load_or_exit
-from app.core.telemetry import configure
+from app.core.process.output import Output
+from app.core.process.settings import AdminSettings, load_or_exit
+from app.core.process.telemetry import configure
 
 BACKLOG: Final = 128
 LOOK_SECONDS: Final = 0.02

@@ -12,8 +12,8 @@ from loguru import logger
 
 from admin.errors import MalformedToken, RoleTooLow, TooManyAttempts, UnknownToken
 from admin.throttle import WAIT_SECONDS_MAX, Throttle
-from app.core.admin_token import AdminToken, Role, digest, holder
 from app.core.errors import MissingCredential
+from app.core.process.admin_token import AdminToken, Role, digest, holder
 
 TOKEN_CHARACTERS_MAX: Final = 512
 

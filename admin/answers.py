@@ -12,8 +12,8 @@ from admin import cursor
 from admin.precondition import is_unchanged
 from admin.request import AdminRequest
 from admin.shapes.fields import ListQuery
+from app.core.data.listing import Page
 from app.core.envelope import JSON
-from app.core.listing import Page
 
 Item = TypeVar("Item")
 

@@ -8,8 +8,8 @@ from admin import answers, cursor
 from admin.desk import Desk
 from admin.request import AdminRequest
 from admin.shapes.audit import AuditQuery
-from app.core import listing
-from app.core.records import AuditEntry
+from app.core.data import listing
+from app.core.data.records import AuditEntry
 
 
 async def list_all(request: AdminRequest, desk: Desk, query: AuditQuery) -> HTTPResponse:

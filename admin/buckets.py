@@ -10,7 +10,7 @@ from sanic import HTTPResponse
 from admin import answers
 from admin.desk import Desk
 from admin.request import AdminRequest, UnitId
-from app.core import ledger
+from app.core.data import ledger
 from app.core.envelope import rfc3339
 from app.core.model import Verdict
 

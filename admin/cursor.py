@@ -13,7 +13,7 @@ import orjson
 
 from admin.errors import Invalid, Problem
 from admin.shapes.fields import ListQuery
-from app.core.listing import Position
+from app.core.data.listing import Position
 
 _ID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{1,18}", re.ASCII)
 

@@ -18,13 +18,13 @@ from sanic import HTTPResponse
 
 from admin import answers
 from admin.services import Services
-from app.core import idempotency
-from app.core.database import STATEMENT_SECONDS, TRANSACTION_SECONDS, Connection
-from app.core.idempotency import Attempt, Kept, UnderWay
-from app.core.issuer import Issuer
+from app.core.data import idempotency
+from app.core.data.database import STATEMENT_SECONDS, TRANSACTION_SECONDS, Connection
+from app.core.data.idempotency import Attempt, Kept, UnderWay
+from app.core.data.issuer import Issuer
+from app.core.data.operations import Operations
+from app.core.data.records import Actor
 from app.core.model import Change
-from app.core.operations import Operations
-from app.core.records import Actor
 
 T = TypeVar("T")
 

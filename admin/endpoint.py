@@ -14,8 +14,8 @@ from sanic import HTTPResponse
 from admin.desk import Repeat
 from admin.precondition import Precondition
 from admin.shapes.fields import Answer, Body, Query
-from app.core.admin_token import Role
 from app.core.envelope import JSON
+from app.core.process.admin_token import Role
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 

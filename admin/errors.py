@@ -20,11 +20,12 @@ from sanic.exceptions import (
 from sanic.handlers import ErrorHandler
 
 from admin.request import AdminRequest
-from app.core import errors, rules
-from app.core.database import StoreUnavailable
+from app.core import errors
+from app.core.data import rules
+from app.core.data.database import StoreUnavailable
 from app.core.envelope import JSON, render
 from app.core.errors import Forbidden, GatewayError, InternalError, MalformedRequest
-from app.core.redis import RedisRefusal, RedisUnavailable
+from app.core.redis.link import RedisRefusal, RedisUnavailable
 
 Place = tuple[str | int, ...]
 

@@ -15,14 +15,14 @@ from admin.outlook import outlook, status_of
 from admin.request import AdminRequest
 from admin.services import Services
 from admin.shapes.explanation import Question
-from app.core import ledger
-from app.core.credential import digest
-from app.core.database import Connection
+from app.core.changes.roster import Heard
+from app.core.data import ledger
+from app.core.data.database import Connection
+from app.core.data.records import KeyRecord, OrganizationRecord
+from app.core.data.rules import NotFound
+from app.core.keys.credential import digest
 from app.core.model import Credential, Organization, Verdict
-from app.core.records import KeyRecord, OrganizationRecord
-from app.core.redis import RedisRefusal, RedisUnavailable
-from app.core.roster import Heard
-from app.core.rules import NotFound
+from app.core.redis.link import RedisRefusal, RedisUnavailable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from admin import answers
 from admin.desk import Desk
 from admin.request import AdminRequest
 from admin.shapes.gateway import Invalidation
+from app.core.changes.presence_message import Worker
 from app.core.envelope import rfc3339
 from app.core.model import Change
-from app.core.presence_message import Worker
 
 
 def shown(worker: Worker) -> dict[str, Any]:

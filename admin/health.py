@@ -10,7 +10,7 @@ from sanic import HTTPResponse
 from admin import answers
 from admin.request import AdminRequest
 from app.core.envelope import rfc3339
-from app.core.version import VERSION
+from app.core.process.version import VERSION
 
 STARTED: Final = time.monotonic()
 

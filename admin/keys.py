@@ -11,10 +11,10 @@ from admin.desk import Created, Desk, Repeat
 from admin.precondition import Precondition, version_tag
 from admin.request import AdminRequest, UnitId
 from admin.shapes.key import KeyPatch, KeyQuery, NewKey, Revocation, Rotation
-from app.core import ledger, listing
-from app.core.issuer import Changed, Guard, Issued
-from app.core.records import KeyRecord
-from app.core.rules import KeyChanges
+from app.core.data import ledger, listing
+from app.core.data.issuer import Changed, Guard, Issued
+from app.core.data.records import KeyRecord
+from app.core.data.rules import KeyChanges
 
 
 def _guard(precondition: Precondition) -> Guard:

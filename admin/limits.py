@@ -12,9 +12,9 @@ from admin.desk import Desk
 from admin.precondition import Precondition, limits_tag
 from admin.request import AdminRequest, UnitId
 from admin.shapes.organization import NewLimits
-from app.core import ledger
+from app.core.data import ledger
+from app.core.data.records import OrganizationRecord
 from app.core.model import Limits
-from app.core.records import OrganizationRecord
 
 
 def shown(record: OrganizationRecord) -> dict[str, Any]:

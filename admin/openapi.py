@@ -12,7 +12,7 @@ from admin.failures import Failure, failures
 from admin.json_schema import REFERENCE, schemas
 from admin.shapes.failure import FailureAnswer
 from app.core.envelope import JSON
-from app.core.version import VERSION
+from app.core.process.version import VERSION
 
 INTRODUCTION: Final = """
 Organizations, API keys, limits and gateways of the SaaS gateway.

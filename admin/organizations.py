@@ -11,10 +11,10 @@ from admin.desk import Created, Desk, Repeat
 from admin.precondition import Precondition, version_tag
 from admin.request import AdminRequest, UnitId
 from admin.shapes.organization import NewOrganization, OrganizationPatch, OrganizationQuery
-from app.core import ledger, listing
-from app.core.issuer import Changed
-from app.core.records import OrganizationRecord
-from app.core.rules import OrganizationChanges
+from app.core.data import ledger, listing
+from app.core.data.issuer import Changed
+from app.core.data.records import OrganizationRecord
+from app.core.data.rules import OrganizationChanges
 
 SHOWN = ("id", "name", "tier", "active", "created_at", "updated_at")
 

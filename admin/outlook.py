@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from app.core import announce, credential
+from app.core.data.records import KeyRecord
 from app.core.envelope import rfc3339
 from app.core.errors import ExpiredKey, GatewayError, InactiveOrganization, RateLimited, RevokedKey, UnknownKey
-from app.core.holding import Holding
+from app.core.keys import credential
+from app.core.keys.holding import Holding
+from app.core.limits import announce
 from app.core.model import Credential, Verdict
-from app.core.records import KeyRecord
 
 ADMITTED = "whatever the backend answers"
 UNKNOWN_UNASKED = (

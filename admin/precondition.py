@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from app.core.records import KeyRecord, OrganizationRecord
+from app.core.data.records import KeyRecord, OrganizationRecord
 
 _TAG: Final = r'(?:W/)?"[\x21\x23-\x7e]*"'
 _LIST: Final = re.compile(rf"[ \t]*(?:\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*)[ \t]*")

@@ -14,9 +14,9 @@ from admin.endpoint import Endpoint
 from admin.errors import Invalid, Place, Problem, UnsupportedMediaType
 from admin.precondition import Precondition
 from admin.request import AdminRequest, UnitId
+from app.core.data.idempotency import Attempt
+from app.core.data.records import Actor
 from app.core.errors import MalformedRequest
-from app.core.idempotency import Attempt
-from app.core.records import Actor
 
 PROBLEMS_MAX: Final = 50
 NAME_CHARACTERS_MAX: Final = 80

@@ -9,8 +9,8 @@ from typing import Any
 from sanic import Request
 from sanic.exceptions import BadURL
 
-from app.core.admin_token import AdminToken
-from app.core.request_id import new_request_id
+from app.core.process.admin_token import AdminToken
+from app.core.process.request_id import new_request_id
 
 
 class Context(SimpleNamespace):

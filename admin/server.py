@@ -29,7 +29,7 @@ from admin.shapes.organization import (
     OrganizationPage,
 )
 from admin.steps import authorize, identify, read, stamp
-from app.core.settings import AdminSettings
+from app.core.process.settings import AdminSettings
 
 BODY_BYTES_MAX: Final = 65_536
 ORGANIZATION: Final = "/v1/organizations/{id}"

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, Self, cast
 
 from admin.access import Access
-from app.core import changes, idempotency
-from app.core.gauge import Gauge
+from app.core.changes import feed as changes
+from app.core.changes.roster import Roster
+from app.core.data import idempotency
+from app.core.data.store import Store, StoreUnavailable
+from app.core.limits.gauge import Gauge
 from app.core.model import Change
-from app.core.redis import RedisLink, RedisUnavailable
-from app.core.roster import Roster
-from app.core.settings import AdminSettings
-from app.core.store import Store, StoreUnavailable
+from app.core.process.settings import AdminSettings
+from app.core.redis.link import RedisLink, RedisUnavailable
 
 FIRST_LOOK_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 3_600.0

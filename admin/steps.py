@@ -13,7 +13,7 @@ from admin.access import require
 from admin.endpoint import Endpoint
 from admin.reading import read as read_inputs
 from admin.request import AdminRequest
-from app.core.proxies import address
+from app.core.relay.proxies import address
 
 _BELIEVABLE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from app.core.output import Output
-from app.core.settings import GatewaySettings, load_or_exit
-from app.core.telemetry import configure
+from app.core.process.output import Output
+from app.core.process.settings import GatewaySettings, load_or_exit
+from app.core.process.telemetry import configure
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from sanic.http.constants import Stage
 from sanic.http.stream import Stream
 from sanic.response import BaseHTTPResponse
 
-from app.core import headers
+from app.core.relay import headers
 from app.message import Message
 
 if TYPE_CHECKING:

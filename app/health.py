@@ -9,7 +9,7 @@ import orjson
 from sanic import HTTPResponse
 
 from app.core.envelope import JSON, rfc3339
-from app.core.version import VERSION
+from app.core.process.version import VERSION
 from app.request import GatewayRequest
 
 STARTED = time.monotonic()

@@ -7,8 +7,8 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Literal
 
-from app.core import headers
 from app.core.errors import BodyTooLarge, GatewayError, MalformedRequest, TargetTooLong
+from app.core.relay import headers
 
 Fields = list[tuple[bytes, bytes]]
 TARGET_BYTES_MAX: Final = 8_192
@@ -40,7 +40,7 @@ class ClientGone(Exception):
 class Body:
     """A request's body on its way to the backend, buffered up to a bound. `length` is None for chunked, 0 for none.
 
-    Fed by the connection, read by one reader. Serves `app.core.upstream.Outgoing`.
+    Fed by the connection, read by one reader. Serves `app.core.relay.upstream.Outgoing`.
     """
 
     __slots__ = (

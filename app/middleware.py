@@ -12,10 +12,12 @@ from sanic import HTTPResponse
 from sanic.response import BaseHTTPResponse
 
 from app import responses
-from app.core import announce, credential, headers
 from app.core.errors import MalformedCredential, MissingCredential, UnknownKey
-from app.core.keyring import UNKNOWN
-from app.core.request_id import new_request_id
+from app.core.keys import credential
+from app.core.keys.keyring import UNKNOWN
+from app.core.limits import announce
+from app.core.process.request_id import new_request_id
+from app.core.relay import headers
 from app.exchange import RelayedResponse
 from app.request import GatewayRequest
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.core import headers, routing
 from app.core.model import Backend, Organization
+from app.core.relay import headers, routing
 from app.message import Message
 from app.request import GatewayRequest
 

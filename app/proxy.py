@@ -9,10 +9,10 @@ from loguru import logger
 from sanic import HTTPResponse
 
 from app import responses
-from app.core import headers
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Backend
-from app.core.upstream import Answer, Upstream
+from app.core.relay import headers
+from app.core.relay.upstream import Answer, Upstream
 from app.exchange import RelayedResponse
 from app.message import NO_BODY, ClientGone
 from app.outbound import request_head

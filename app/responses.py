@@ -8,9 +8,9 @@ from typing import Final
 
 from sanic import HTTPResponse
 
-from app.core import headers
 from app.core.envelope import JSON, PROBLEM, render, render_problem
 from app.core.errors import GatewayError, RateLimited
+from app.core.relay import headers
 from app.request import GatewayRequest
 
 _NOT_WANTED: Final = re.compile(rb"q=0(\.0{0,3})?", re.IGNORECASE)

@@ -10,7 +10,7 @@ from sanic import Sanic
 from sanic.router import Router
 
 from app import health
-from app.core.settings import GatewaySettings
+from app.core.process.settings import GatewaySettings
 from app.errors import EnvelopeErrorHandler
 from app.middleware import admit, authenticate, identify, stamp
 from app.proxy import proxy

@@ -13,23 +13,23 @@ from typing import Any, Final, Literal, Self
 
 from loguru import logger
 
-from app.core.access import access_line, console_line
-from app.core.changes import ChangeFeed
-from app.core.credential import digest
-from app.core.duration import short
-from app.core.keyring import KeyRing
-from app.core.limiter import Limiter
+from app.core.changes.feed import ChangeFeed
+from app.core.changes.presence import Presence
+from app.core.changes.presence_message import Worker
+from app.core.data.store import Store, StoreUnavailable
+from app.core.keys.credential import digest
+from app.core.keys.keyring import KeyRing
+from app.core.keys.static_key import StaticKey
+from app.core.keys.usage import UseRecorder
+from app.core.limits.limiter import Limiter
 from app.core.model import PLANS, Change, Credential, Organization
-from app.core.presence import Presence
-from app.core.presence_message import Worker
-from app.core.redis import RedisLink
-from app.core.routing import Router
-from app.core.settings import GatewaySettings
-from app.core.static_key import StaticKey
-from app.core.store import Store, StoreUnavailable
-from app.core.upstream import Upstream
-from app.core.usage import UseRecorder
-from app.core.version import VERSION
+from app.core.process.access import access_line, console_line
+from app.core.process.duration import short
+from app.core.process.settings import GatewaySettings
+from app.core.process.version import VERSION
+from app.core.redis.link import RedisLink
+from app.core.relay.routing import Router
+from app.core.relay.upstream import Upstream
 
 FIRST_LOOK_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3_600.0

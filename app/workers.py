@@ -21,9 +21,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 from loguru import logger
 
-from app.core.output import Output
-from app.core.settings import GatewaySettings
-from app.core.telemetry import configure
+from app.core.process.output import Output
+from app.core.process.settings import GatewaySettings
+from app.core.process.telemetry import configure
 from app.drain import Doorway, drain
 from app.server import create_app, sweep
 

@@ -12,7 +12,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from app.core.settings import DatabaseSettings, load_or_exit
+from app.core.process.settings import DatabaseSettings, load_or_exit
 from db import migrate as migrations
 
 SEED: Final = Path(__file__).parent / "seed.sql"

@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 
 import db.__main__ as database
 from app.core.model import PLANS
-from app.core.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
+from app.core.process.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
 from tools import keygen, orgs, procfile
 
 ROOT = Path(__file__).resolve().parents[1]

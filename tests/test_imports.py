@@ -16,22 +16,28 @@ OUTSIDE = frozenset(
     {"asyncio", "coredis", "httpx", "loguru", "psycopg", "psycopg_pool", "sanic", "socket", "ssl", "threading"}
 )
 """What a pure module does without: the world, the time it takes, and the log."""
-PURE = frozenset({"errors", "model", "credential", "routing", "headers", "settings", "envelope", "bucket"})
+PURE = frozenset(
+    {"errors", "model", "envelope", "keys.credential", "relay.routing", "relay.headers", "process.settings"}
+    | {"limits.bucket", "limits.announce"}
+)
 """Pure by decision. Every other module of core that neither waits nor imports any of OUTSIDE counts as pure."""
 FAMILIES = (
-    frozenset({"output"}),
-    frozenset({"telemetry"}),
-    frozenset({"upstream", "peer"}),
-    frozenset({"redis", "redis_wire", "redis_errors"}),
-    frozenset({"changes"}),
-    frozenset({"presence", "roster"}),
-    frozenset({"keyring", "refresh", "refresher"}),
-    frozenset({"usage"}),
-    frozenset({"database", "store", "issuer", "operations", "ledger", "listing", "idempotency"}),
-    frozenset({"limiter", "gauge", "tally", "waiting", "watch"}),
+    frozenset({"process.output"}),
+    frozenset({"process.telemetry"}),
+    frozenset({"relay.upstream", "relay.peer"}),
+    frozenset({"redis.link", "redis.wire", "redis.refusals"}),
+    frozenset({"changes.feed"}),
+    frozenset({"changes.presence", "changes.roster"}),
+    frozenset({"keys.keyring", "keys.refresh", "keys.refresher"}),
+    frozenset({"keys.usage"}),
+    frozenset(
+        {"data.database", "data.store", "data.issuer", "data.operations", "data.ledger", "data.listing"}
+        | {"data.idempotency"}
+    ),
+    frozenset({"limits.limiter", "limits.gauge", "limits.tally", "limits.waiting", "limits.watch"}),
 )
 """The wired modules: each resource, with the parts that its module was split into. The mains bring them together."""
-USERS_OF_REDIS = ("changes", "limiter", "presence")
+USERS_OF_REDIS = ("changes.feed", "limits.limiter", "changes.presence")
 
 
 def files(program: str) -> list[Path]:
@@ -52,10 +58,19 @@ def top_level(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
+def name_in_core(path: Path) -> str:
+    """`limits.bucket` for app/core/limits/bucket.py; a room itself goes by its name."""
+    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def file_in_core(name: str) -> Path:
+    return CORE.joinpath(*name.split(".")).with_suffix(".py")
+
+
 def core_imports(path: Path) -> set[str]:
     """The modules of app/core that a file imports."""
-    names = {name.removeprefix("app.core.").partition(".")[0] for name in imports(path) if name.startswith("app.core.")}
-    return {name for name in names if (CORE / f"{name}.py").exists()}
+    names = {name.removeprefix("app.core.") for name in imports(path) if name.startswith("app.core.")}
+    return {name for name in names if file_in_core(name).exists()}
 
 
 def waits(path: Path) -> bool:
@@ -70,51 +85,52 @@ def family(module: str) -> frozenset[str]:
     return next((members for members in FAMILIES if module in members), frozenset())
 
 
-@pytest.mark.parametrize("path", files("app/core"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", files("app/core"), ids=str)
 def test_core_knows_none_of_its_callers(path: Path) -> None:
     """The core library imports neither Sanic nor the apps, tools and migrations that use it."""
     assert not top_level(path) & {"sanic", "sanic_ext", "gunicorn", "admin", "tools", "db", "tests"}
     assert not [name for name in imports(path) if name.startswith("app.") and not name.startswith("app.core")]
 
 
-@pytest.mark.parametrize("path", [path for path in files("app/core") if not is_wired(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in files("app/core") if not is_wired(path)], ids=str)
 def test_pure_modules_import_pure_ones(path: Path) -> None:
     """A module without I/O depends on none that has some."""
-    assert not [name for name in core_imports(path) if is_wired(CORE / f"{name}.py")]
+    assert not [name for name in core_imports(path) if is_wired(file_in_core(name))]
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_what_must_be_pure_is(module: str) -> None:
     """The modules that decide do no I/O and wait for nothing."""
-    assert not is_wired(CORE / f"{module}.py")
+    assert not is_wired(file_in_core(module))
 
 
-@pytest.mark.parametrize("path", [path for path in files("app/core") if is_wired(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in files("app/core") if is_wired(path)], ids=str)
 def test_wired_modules_do_not_know_each_other(path: Path) -> None:
     """A module that owns a resource knows the parts of that resource only; those that use Redis also Redis."""
-    members = family(path.stem)
-    assert members, f"{path.stem} does I/O: name its resource in FAMILIES"
+    members = family(name_in_core(path))
+    assert members, f"{path.name} does I/O: name its resource in FAMILIES"
     allowed = set(members)
     if any(user in members for user in USERS_OF_REDIS):
-        allowed |= family("redis")
-    others = {name for name in core_imports(path) if is_wired(CORE / f"{name}.py")}
+        allowed |= family("redis.link")
+    others = {name for name in core_imports(path) if is_wired(file_in_core(name))}
     assert others <= allowed
 
 
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("coredis", family("redis")),
-        ("psycopg", family("database")),
-        ("psycopg_pool", family("database")),
-        ("gunicorn", frozenset({"workers"})),
-        ("pydantic_settings", frozenset({"settings"})),
+        ("coredis", family("redis.link")),
+        ("psycopg", family("data.database")),
+        ("psycopg_pool", family("data.database")),
+        ("gunicorn", frozenset({"app/workers.py"})),
+        ("pydantic_settings", frozenset({"process.settings"})),
     ],
 )
 def test_a_library_has_one_place(library: str, modules: frozenset[str]) -> None:
     """What can be exchanged or may surprise is known to one place (and PostgreSQL to the migrations as well)."""
     users = {path for program in PROGRAMS for path in files(program) if library in top_level(path)}
-    strangers = [str(path.relative_to(ROOT)) for path in users if path.stem not in modules]
+    places = modules | {file_in_core(name).relative_to(ROOT).as_posix() for name in modules}
+    strangers = [name for path in users if (name := path.relative_to(ROOT).as_posix()) not in places]
     assert [name for name in strangers if not (library == "psycopg" and name.startswith("db/"))] == []
 
 
@@ -130,7 +146,7 @@ def test_programs_meet_in_core_only() -> None:
 def test_settings_alone_read_the_environment() -> None:
     """No module but the settings reads the environment.
 
-    `tools/servers.py` only hands its own on to what it starts; `app/__main__.py` corrects what gunicorn finds there.
+    `tools/servers.py` only hands its own on to what it starts, `app/__main__.py` only corrects what gunicorn finds.
     """
     readers = {
         path.relative_to(ROOT).as_posix()
@@ -139,4 +155,4 @@ def test_settings_alone_read_the_environment() -> None:
         if any(name in path.read_text() for name in ("os.environ", "os.getenv", "from os import"))
     }
     assert readers - {"tools/servers.py", "app/__main__.py"} == set()
-    assert "os.environ" not in (CORE / "settings.py").read_text()  # pydantic-settings does
+    assert "os.environ" not in (CORE / "process" / "settings.py").read_text()  # pydantic-settings does

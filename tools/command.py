@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.core.changes import publish
-from app.core.database import StoreUnavailable, transaction
-from app.core.issuer import Issuer
+from app.core.changes.feed import publish
+from app.core.data.database import StoreUnavailable, transaction
+from app.core.data.issuer import Issuer
+from app.core.data.rules import Refused
 from app.core.model import Change
-from app.core.redis import RedisLink
-from app.core.rules import Refused
-from app.core.settings import DatabaseSettings, load_or_exit
+from app.core.process.settings import DatabaseSettings, load_or_exit
+from app.core.redis.link import RedisLink
 
 ACTOR: Final = "cli"
 COMMAND_SECONDS: Final = 20

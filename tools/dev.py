@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import httpx
 
-from app.core.settings import load_or_exit
+from app.core.process.settings import load_or_exit
 from tools import procfile, stopping
 from tools.servers import ROOT, DevSettings, Servers, clear_data, only_one, servers, write_environment
 

@@ -13,7 +13,7 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import Progress
 
-from app.core.database import Database, StoreUnavailable
+from app.core.data.database import Database, StoreUnavailable
 from tools import growth_ring, population
 from tools.command import show_json, show_table
 from tools.growth_gateway import GatewayFigures, Growth

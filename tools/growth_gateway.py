@@ -27,7 +27,7 @@ MEETINGS: Final = 5
 """Each key is sent so often before two workers are measured: 31 of 32 are then known to any one of them."""
 FILL_SECONDS_MAX: Final = 1_800.0
 JITTER_SHARE: Final = 0.1
-"""A refresh may come so much sooner than its interval says (app/core/refresher.py)."""
+"""A refresh may come so much sooner than its interval says (app/core/keys/refresher.py)."""
 POLL_SECONDS: Final = 0.2
 OnStep = Callable[[str], None]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.core.credential import digest
-from app.core.keyring import KeyRing
+from app.core.data.store import Store
+from app.core.keys.credential import digest
+from app.core.keys.keyring import KeyRing
 from app.core.model import Credential
-from app.core.store import Store
 from tools import population
 from tools.memory import resident_bytes
 

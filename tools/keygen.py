@@ -10,10 +10,10 @@ from uuid import UUID
 
 import click
 
-from app.core.credential import Env
-from app.core.issuer import Issued
-from app.core.records import KeyRecord
-from app.core.settings import DatabaseSettings, load_or_exit
+from app.core.data.issuer import Issued
+from app.core.data.records import KeyRecord
+from app.core.keys.credential import Env
+from app.core.process.settings import DatabaseSettings, load_or_exit
 from tools.command import counted, operate, show_fields, show_json, show_table, time_text, told
 
 HOUR_SECONDS: Final = 3_600

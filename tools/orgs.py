@@ -8,9 +8,9 @@ from uuid import UUID
 
 import click
 
-from app.core.issuer import Changed, Issuer
+from app.core.data.issuer import Changed, Issuer
+from app.core.data.records import OrganizationRecord
 from app.core.model import PLANS, Limits
-from app.core.records import OrganizationRecord
 from tools.command import counted, operate, show_fields, show_json, show_table, told
 
 TIERS: Final = click.Choice(tuple(PLANS))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the load generator starts often, and only needs `key`
-    from app.core.database import Database
+    from app.core.data.database import Database
 
 ROWS_MAX: Final = 2_500
 """In one statement: some 0.1 s of the server's time, far from the bound that `Database` sets to each."""

@@ -20,7 +20,7 @@ from typing import TypeVar
 import click
 from pydantic import Field
 
-from app.core.settings import DatabaseSettings
+from app.core.process.settings import DatabaseSettings
 from tools import stopping
 from tools.embedded import RedisServer, free_port, postgres
 

@@ -22,7 +22,7 @@ from admin.shapes.fields import (
     Uuid,
     UuidText,
 )
-from app.core.rules import OVERLAP_SECONDS_MAX
+from app.core.data.rules import OVERLAP_SECONDS_MAX
 
 DAY_SECONDS: Final = 86_400
 KEY: Final[dict[str, Any]] = {

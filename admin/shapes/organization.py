@@ -20,7 +20,7 @@ from admin.shapes.fields import (
     TimeText,
     UuidText,
 )
-from app.core.rules import LIMIT_MAX
+from app.core.data.rules import LIMIT_MAX
 
 ORGANIZATION: Final[dict[str, Any]] = {
     "id": "00000000-0000-0000-0000-000000000002",

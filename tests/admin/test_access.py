@@ -11,7 +11,7 @@ import pytest
 
 from admin.endpoint import Endpoint
 from admin.server import ENDPOINTS
-from app.core.admin_token import RANK
+from app.core.process.admin_token import RANK
 from tests.admin.conftest import NOWHERE, TOKENS, Admin
 from tests.gateway import until
 

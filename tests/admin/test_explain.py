@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core.credential import mint
+from app.core.keys.credential import mint
 from tests.admin.conftest import NOWHERE, Admin, problems
 from tests.gateway import STATIC_KEY, Gateway, until
 from tests.tenants import sql

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.core.database import STATEMENT_SECONDS
+from app.core.data.database import STATEMENT_SECONDS
 from tests.admin.conftest import Admin, problems
 from tests.gateway import until
 from tests.tenants import sql

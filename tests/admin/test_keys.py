@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core.credential import digest, is_well_formed
+from app.core.keys.credential import digest, is_well_formed
 from tests.admin.conftest import NOWHERE, Admin, problems
 from tests.tenants import sql
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from admin.outlook import ADMITTED, outlook, status_of
-from app.core.bucket import Bucket, verdict
-from app.core.holding import HeldAs, Holding
+from app.core.data.records import KeyRecord
+from app.core.keys.holding import HeldAs, Holding
+from app.core.limits.bucket import Bucket, verdict
 from app.core.model import PLANS, Credential, Organization, Verdict
-from app.core.records import KeyRecord
 
 NOW = 1_800_000_000.0
 AT = datetime.fromtimestamp(NOW, UTC)

@@ -8,9 +8,9 @@ import sys
 import orjson
 import uvloop
 
-from app.core.limiter import Limiter
+from app.core.limits.limiter import Limiter
 from app.core.model import Limits, Organization, RedisAddress, Verdict
-from app.core.redis import RedisLink
+from app.core.redis.link import RedisLink
 
 PATIENT_SECONDS = 100_000.0
 """A deadline for tests of exactness: a crowded machine is late, and a clock that a test sets jumps by minutes."""

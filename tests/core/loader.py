@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.core.credential import digest
-from app.core.database import StoreUnavailable
+from app.core.data.database import StoreUnavailable
+from app.core.keys.credential import digest
 from app.core.model import PLANS, Credential, Organization
 from tests.eventually import eventually
 

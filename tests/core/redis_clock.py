@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.core import tally
-from app.core.redis import RedisLink
+from app.core.limits import tally
+from app.core.redis.link import RedisLink
 
 READS_TIME = "redis.call('TIME')"
 FAR_SECONDS = 4_000_000_000 - 4_000_000_000 % 86_400

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.access import LINE_BYTES_MAX, access_line, console_line, timestamp
+from app.core.process.access import LINE_BYTES_MAX, access_line, console_line, timestamp
 
 REQUEST: dict[str, Any] = {
     "started_at": 1769336000.1239,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core import announce
 from app.core.envelope import rfc3339
+from app.core.limits import announce
 from app.core.model import PLANS, Limits, LimitType, Mode, Verdict
 
 MINUTE = 1_700_000_040  # 2023-11-14T22:14:00Z

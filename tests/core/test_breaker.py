@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.core.breaker import Breaker
+from app.core.limits.breaker import Breaker
 
 
 def middle() -> float:

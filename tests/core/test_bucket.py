@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.bucket import DAY_SECONDS, Bucket, share, stand_in, verdict
+from app.core.limits.bucket import DAY_SECONDS, Bucket, share, stand_in, verdict
 from app.core.model import Limits
 
 NOON = 1_900_000_800.0 - 1_900_000_800 % DAY_SECONDS + 43_200

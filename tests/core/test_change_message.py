@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.change_message import BYTES_MAX, CHANGES_MAX, decode, encode
+from app.core.changes.change_message import BYTES_MAX, CHANGES_MAX, decode, encode
 from app.core.model import Change
 
 ID = "00000000-0000-0000-0000-0000000000aa"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.core.changelog import ChangeLog
+from app.core.keys.changelog import ChangeLog
 from app.core.model import PLANS, Change, Credential, Organization
 
 CREDENTIAL = Credential("key-1", Organization("org-1", "basic", PLANS["basic"]))

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from loguru import logger
 
-from app.core import changes
-from app.core.change_message import CHANGES_MAX
-from app.core.changes import CHANNEL, PUBLISH_SECONDS, ChangeFeed, publish
-from app.core.database import StoreUnavailable
+from app.core.changes import feed as changes
+from app.core.changes.change_message import CHANGES_MAX
+from app.core.changes.feed import CHANNEL, PUBLISH_SECONDS, ChangeFeed, publish
+from app.core.data.database import StoreUnavailable
 from app.core.model import Change, RedisAddress
-from app.core.redis import RedisLink
+from app.core.redis.link import RedisLink
 from tests.eventually import eventually
 from tools.embedded import RedisServer
 

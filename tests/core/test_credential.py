@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.credential import Env, digest, is_well_formed, mint, prefix, refusal
 from app.core.errors import ExpiredKey, InactiveOrganization, RevokedKey
+from app.core.keys.credential import Env, digest, is_well_formed, mint, prefix, refusal
 from app.core.model import PLANS, Credential, Organization
 
 ACTIVE = Organization("1", "basic", PLANS["basic"])

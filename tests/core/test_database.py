@@ -11,7 +11,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from app.core.database import CONNECT_SECONDS, CONNECTIONS_MAX, Database, StoreUnavailable, transaction
+from app.core.data.database import CONNECT_SECONDS, CONNECTIONS_MAX, Database, StoreUnavailable, transaction
 from db.migrate import migrate
 from tests.cluster import Cluster
 from tests.eventually import eventually

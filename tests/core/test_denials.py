@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from app.core.bucket import Bucket, verdict
-from app.core.denials import ORGANIZATIONS_MAX, Denials
+from app.core.limits.bucket import Bucket, verdict
+from app.core.limits.denials import ORGANIZATIONS_MAX, Denials
 from app.core.model import Limits, Organization
 
 LIMITS = Limits(per_minute=10, per_day=100, burst=0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.duration import full, short
+from app.core.process.duration import full, short
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from app.core.bucket import Bucket
-from app.core.fallback import Debt, Fallback
+from app.core.limits.bucket import Bucket
+from app.core.limits.fallback import Debt, Fallback
 from app.core.model import Limits, Organization
 
 NOW = 1_900_000_830.0

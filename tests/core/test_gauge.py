@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.gauge import Gauge
-from app.core.limiter import Limiter
+from app.core.limits.gauge import Gauge
+from app.core.limits.limiter import Limiter
 from app.core.model import Change, Limits, Organization, RedisAddress
-from app.core.redis import RedisLink, RedisUnavailable
+from app.core.redis.link import RedisLink, RedisUnavailable
 from tests.core.clients import PATIENT_SECONDS, admitted, hammer
 from tests.core.redis_clock import FAR_SECONDS, RedisClock
 from tools.embedded import RedisServer

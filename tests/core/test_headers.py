@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core import headers
+from app.core.relay import headers
 
 OURS = sorted(headers.RESERVED | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded"})
 HARMLESS = st.sampled_from([b"Accept", b"Cookie", b"X-Trace", b"content-type", b"X_Under_Score"])

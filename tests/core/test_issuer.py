@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from app.core.credential import digest, is_well_formed, prefix
-from app.core.database import StoreUnavailable, transaction
-from app.core.issuer import Issued, Issuer
+from app.core.data.database import StoreUnavailable, transaction
+from app.core.data.issuer import Issued, Issuer
+from app.core.data.rules import Conflict, Invalid, NotFound, Outdated
+from app.core.keys.credential import digest, is_well_formed, prefix
 from app.core.model import PLANS, Change, Limits
-from app.core.rules import Conflict, Invalid, NotFound, Outdated
 from tests.tenants import sql
 
 NOBODY = "00000000-0000-0000-0000-0000000000ff"

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.credential import digest
 from app.core.errors import AuthenticationUnavailable
-from app.core.holding import Holding
-from app.core.keyring import AWAY_PAUSE_SECONDS, LOADS_MAX, UNKNOWN, KeyRing
+from app.core.keys.credential import digest
+from app.core.keys.holding import Holding
+from app.core.keys.keyring import AWAY_PAUSE_SECONDS, LOADS_MAX, UNKNOWN, KeyRing
 from app.core.model import Change, Credential
 from tests.core.loader import Database, credential, key
 from tests.eventually import eventually

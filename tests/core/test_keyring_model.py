@@ -13,10 +13,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from app.core.credential import digest
-from app.core.database import StoreUnavailable
+from app.core.data.database import StoreUnavailable
 from app.core.errors import AuthenticationUnavailable
-from app.core.keyring import UNKNOWN, Found, KeyRing
+from app.core.keys.credential import digest
+from app.core.keys.keyring import UNKNOWN, Found, KeyRing
 from app.core.model import Change, Credential, Limits, Organization
 from tests.core.loader import key
 

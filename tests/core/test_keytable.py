@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.core.keytable import SHARDS, KeyTable
+from app.core.keys.keytable import SHARDS, KeyTable
 from app.core.model import PLANS, Credential, Organization
 
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from app.core.denials import REMEMBERED_SECONDS_MAX
-from app.core.limiter import Limiter
+from app.core.limits.denials import REMEMBERED_SECONDS_MAX
+from app.core.limits.limiter import Limiter
 from app.core.model import PLANS, Limits, Organization, RedisAddress
-from app.core.redis import RedisLink
+from app.core.redis.link import RedisLink
 from tests.core.clients import PATIENT_SECONDS, admitted, hammer, left
 from tests.core.redis_clock import FAR_SECONDS, RedisClock
 from tests.eventually import eventually

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from app.core.bucket import MINUTE_SECONDS
 from app.core.errors import LimiterUnavailable
-from app.core.limiter import FallbackMode, Limiter
+from app.core.limits.bucket import MINUTE_SECONDS
+from app.core.limits.limiter import FallbackMode, Limiter
+from app.core.limits.tally import DEADLINE_SECONDS
 from app.core.model import PLANS, Limits, Organization, RedisAddress, Verdict
-from app.core.redis import Command, RedisLink
-from app.core.tally import DEADLINE_SECONDS
+from app.core.redis.link import Command, RedisLink
 from tests.core.clients import admitted, hammer
 from tests.eventually import eventually
 from tools.embedded import RedisServer
@@ -59,7 +59,7 @@ async def operator(own_redis: RedisServer) -> AsyncIterator[Operator]:
 def logged() -> Iterator[list[str]]:
     """What the limiter says of itself, one text a line."""
     lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(message.record["message"]), filter="app.core.watch", level="INFO")
+    sink = logger.add(lambda message: lines.append(message.record["message"]), filter="app.core.limits.watch")
     yield lines
     logger.remove(sink)
 

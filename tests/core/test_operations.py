@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from app.core.database import Connection, transaction
-from app.core.gauge import Gauge
+from app.core.data.database import Connection, transaction
+from app.core.data.operations import Operations
+from app.core.data.records import Actor
+from app.core.data.rules import NotFound
+from app.core.limits.gauge import Gauge
+from app.core.limits.tally import Ask, Tally
 from app.core.model import PLANS, Change, Organization, RedisAddress
-from app.core.operations import Operations
-from app.core.records import Actor
-from app.core.redis import RedisLink, RedisUnavailable
-from app.core.rules import NotFound
-from app.core.tally import Ask, Tally
+from app.core.redis.link import RedisLink, RedisUnavailable
 from tests.tenants import ACME, add_key, add_organization, sql
 from tools.embedded import RedisServer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.output import Output, _chunks
+from app.core.process.output import Output, _chunks
 
 DEADLINE_SECONDS = 10.0
 
@@ -137,7 +137,7 @@ def test_non_blocking_descriptor(pipe: Pipe) -> None:
 
 FORKS = """
 import os
-from app.core.output import Output
+from app.core.process.output import Output
 output = Output()
 output.write(b"parent\\n")
 children = []

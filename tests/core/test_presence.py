@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.core.credential import digest
-from app.core.holding import Holding
+from app.core.changes.presence import QUESTIONS, SEEN_KEY, TEXTS_KEY, Presence
+from app.core.changes.presence_message import WORKER, Worker
+from app.core.changes.roster import ANSWER_SECONDS_MAX, Roster
+from app.core.keys.credential import digest
+from app.core.keys.holding import Holding
 from app.core.model import PLANS, Credential, Organization, RedisAddress
-from app.core.presence import QUESTIONS, SEEN_KEY, TEXTS_KEY, Presence
-from app.core.presence_message import WORKER, Worker
-from app.core.redis import RedisLink, RedisUnavailable
-from app.core.roster import ANSWER_SECONDS_MAX, Roster
+from app.core.redis.link import RedisLink, RedisUnavailable
 from tools.embedded import RedisServer
 
 HELD = Holding("cached", Credential("key-1", Organization("org-1", "premium", PLANS["premium"]), expires_at=2e9))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.proxies import REMEMBERED_MAX, TrustedProxies, address
+from app.core.relay.proxies import REMEMBERED_MAX, TrustedProxies, address
 
 ROUTERS = TrustedProxies.parse("10.0.0.0/8, 192.0.2.1, 2001:db8::/32")
 EVERYONE = TrustedProxies.parse("*")

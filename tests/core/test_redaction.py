@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.redaction import redact
+from app.core.process.redaction import redact
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

@@ -11,7 +11,7 @@ import trustme
 from loguru import logger
 
 from app.core.model import RedisAddress
-from app.core.redis import RedisLink, RedisRefusal, RedisUnavailable, Subscribed
+from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable, Subscribed
 from tests.eventually import eventually
 from tools.embedded import RedisServer
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
-from app.core.database import StoreUnavailable
-from app.core.keyring import KeyRing
+from app.core.data.database import StoreUnavailable
+from app.core.keys.keyring import KeyRing
+from app.core.keys.refresh import READ_BATCH, RefreshReport
+from app.core.keys.refresher import Refresher
 from app.core.model import Change
-from app.core.refresh import READ_BATCH, RefreshReport
-from app.core.refresher import Refresher
 from tests.core.loader import Database, credential, key
 from tests.eventually import eventually
 

@@ -7,7 +7,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from app.core.request_id import BLOCK, new_request_id
+from app.core.process.request_id import BLOCK, new_request_id
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def test_ids_are_version_four() -> None:
 
 FORK = """
 import os
-from app.core.request_id import BLOCK, new_request_id
+from app.core.process.request_id import BLOCK, new_request_id
 print(new_request_id(), flush=True)
 child = os.fork()
 ids = [new_request_id() for _ in range(BLOCK * 2)]

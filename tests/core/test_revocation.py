@@ -11,13 +11,13 @@ from typing import LiteralString
 
 import pytest
 
-from app.core.changes import ChangeFeed, publish
-from app.core.credential import digest, mint, refusal
+from app.core.changes.feed import ChangeFeed, publish
+from app.core.data.store import Store
 from app.core.errors import AuthenticationUnavailable, RevokedKey
-from app.core.keyring import UNKNOWN, KeyRing
+from app.core.keys.credential import digest, mint, refusal
+from app.core.keys.keyring import UNKNOWN, KeyRing
 from app.core.model import PLANS, Change, Credential, Limits, RedisAddress
-from app.core.redis import RedisLink
-from app.core.store import Store
+from app.core.redis.link import RedisLink
 from tests.core.relay import Relay
 from tests.eventually import eventually
 from tests.tenants import add_key, add_organization, sql

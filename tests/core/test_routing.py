@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import ServiceNotFound
 from app.core.model import Backend
-from app.core.routing import Router, first_segment, upstream_target
+from app.core.relay.routing import Router, first_segment, upstream_target
 
 
 def backend(name: str, base_path: str = "") -> Backend:

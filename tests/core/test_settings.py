@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.core.keys.static_key import StaticKey
 from app.core.model import Backend, RedisAddress
-from app.core.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
-from app.core.static_key import StaticKey
+from app.core.process.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 ENOUGH = {"BACKEND_URLS": "api=http://localhost:3000", "VALID_API_KEYS": "sk_test_abc123:org_1:premium"}
@@ -367,7 +367,7 @@ def test_any_text_is_a_value_or_a_named_problem(read: Read, name: str, text: str
 
 def test_mains_print_one_line_a_problem(tmp_path: Path) -> None:
     """A main with a wrong environment prints one line for each mistake on standard error and ends with status 1."""
-    code = "from app.core.settings import *; load_or_exit(GatewaySettings)"
+    code = "from app.core.process.settings import *; load_or_exit(GatewaySettings)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -11,9 +11,9 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from app.core import store as store_module
+from app.core.data import store as store_module
+from app.core.data.store import MARK_SECONDS_MAX, RETENTION_SECONDS, Mark, Store, StoreUnavailable
 from app.core.model import PLANS, Change, Credential, Limits, Organization
-from app.core.store import MARK_SECONDS_MAX, RETENTION_SECONDS, Mark, Store, StoreUnavailable
 from tests.tenants import ACME, add_key, add_organization, key_digest, sql
 
 

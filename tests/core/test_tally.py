@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.bucket import Bucket
-from app.core.fallback import Debt
+from app.core.limits.bucket import Bucket
+from app.core.limits.fallback import Debt
+from app.core.limits.tally import Answer, Ask, Outcome, Tally
 from app.core.model import Limits, RedisAddress
-from app.core.redis import RedisLink, RedisRefusal, RedisUnavailable
-from app.core.tally import Answer, Ask, Outcome, Tally
+from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable
 from tests.core.redis_clock import FAR_SECONDS, RedisClock
 from tools.embedded import RedisServer
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from app.core.access import LINE_BYTES_MAX
-from app.core.telemetry import _fit
+from app.core.process.access import LINE_BYTES_MAX
+from app.core.process.telemetry import _fit
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef" * 2
 START = """
 import logging, sys, warnings
 from loguru import logger
-from app.core.output import Output
-from app.core.telemetry import configure
+from app.core.process.output import Output
+from app.core.process.telemetry import configure
 output = Output()
 configure(sys.argv[1], sys.argv[2], output.write)
 """

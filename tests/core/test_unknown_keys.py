@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.core.unknown_keys import UnknownKeys
+from app.core.keys.unknown_keys import UnknownKeys
 
 
 def test_time_and_room() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.core.errors import BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
-from app.core.upstream import Answer, Upstream
+from app.core.relay.upstream import Answer, Upstream
 from tests import backend as raw
 from tests.eventually import eventually
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from app.core.database import StoreUnavailable
-from app.core.usage import BATCH_KEYS, UseRecorder
+from app.core.data.database import StoreUnavailable
+from app.core.keys.usage import BATCH_KEYS, UseRecorder
 from tests.core.loader import credential
 from tests.eventually import eventually
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 from functools import cache
 
-from app.core.bucket import Bucket, verdict
+from app.core.limits.bucket import Bucket, verdict
+from app.core.limits.waiting import Group, Waiting
 from app.core.model import Limits, Organization, Verdict
-from app.core.waiting import Group, Waiting
 
 LIMITS = Limits(per_minute=10, per_day=100, burst=0)
 VERDICT = verdict(Bucket.full(LIMITS, 0), LIMITS, 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.database import Database
+from app.core.data.database import Database
 from tests.command import refusal, run
 from tools import growth_ring, population
 from tools.growth_gateway import Refresh, refreshes, split

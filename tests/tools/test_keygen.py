@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from app.core.addresses import redis as redis_address
-from app.core.change_message import decode
-from app.core.changes import CHANNEL
-from app.core.credential import digest, is_well_formed
+from app.core.changes.change_message import decode
+from app.core.changes.feed import CHANNEL
+from app.core.keys.credential import digest, is_well_formed
 from app.core.model import Change
-from app.core.redis import RedisLink, Subscribed
+from app.core.process.addresses import redis as redis_address
+from app.core.redis.link import RedisLink, Subscribed
 from tests.command import ROOT, refusal, run
 from tests.tenants import ACME, add_key, add_organization, sql
 from tools.embedded import RedisServer

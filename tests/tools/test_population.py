@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.credential import digest, is_well_formed, prefix
-from app.core.database import Database
-from app.core.store import Store
+from app.core.data.database import Database
+from app.core.data.store import Store
+from app.core.keys.credential import digest, is_well_formed, prefix
 from tests.tenants import sql
 from tools import population
 

@@ -1,0 +1,163 @@
+"""How much an organization may: asks Redis for all requests of one turn of the loop at once, or decides without it.
+
+A request waits for Redis one deadline (50 ms) at most; while Redis is known to be away, none waits at all.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
+
+from app.core.errors import LimiterUnavailable
+from app.core.limits.bucket import verdict
+from app.core.limits.denials import Denials
+from app.core.limits.fallback import Fallback
+from app.core.limits.tally import DEADLINE_SECONDS, Answer, Ask, Outcome, Tally
+from app.core.limits.waiting import Group, Waiting
+from app.core.limits.watch import Watch, is_away
+from app.core.model import Change, Organization, Verdict
+from app.core.redis.link import RedisLink, RedisUnavailable
+
+FallbackMode = Literal["local", "open", "closed"]
+
+
+class Limiter:
+    """Admits or refuses requests; an async context manager over an entered `link` (None: no Redis is configured).
+
+    `node` names this worker among all of them, `workers` is how many this machine runs. While Redis is away, `fallback`
+    "local" decides by this worker's share, "open" admits all, "closed" raises. `clock` (unix seconds) serves only then.
+    For metrics: `mode`, `is_exact`, `breaker_state`, `errors` by kind, and the `requests` and `batches` sent to Redis.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink | None,
+        *,
+        node: str,
+        workers: int,
+        fallback: FallbackMode = "local",
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
+        self.requests = 0
+        self.batches = 0
+        self._without_redis: FallbackMode = "local" if link is None else fallback
+        self._clock = clock
+        self._monotonic = monotonic
+        self._fallback = Fallback(workers, admits_all=self._without_redis == "open")
+        self._denials = Denials()
+        self._waiting = Waiting(self._decide)
+        self._watch: Watch | None = None
+        if link is not None:
+            self._tally = Tally(link, node=node, deadline_seconds=deadline_seconds, monotonic=monotonic)
+            self._watch = Watch(link, self._tally, self._fallback, workers=workers, jitter=jitter, monotonic=monotonic)
+
+    async def __aenter__(self) -> Self:
+        if self._watch is not None:
+            await self._watch.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._waiting.drain()
+        if self._watch is not None:
+            await self._watch.__aexit__()
+
+    async def admit(self, organization: Organization) -> Verdict:
+        """Decides one request. Raises LimiterUnavailable only without Redis and with the fallback "closed".
+
+        Touches Redis only when it is there and the answer is not known already (an empty bucket stays empty a while).
+        """
+        if self._watch is None or not self._watch.is_exact:
+            return self._decide_alone(organization)
+        denied = self._denials.find(organization, self._monotonic())
+        if denied is not None:
+            return denied
+        decided = await self._waiting.join(organization)
+        if decided is None:
+            raise LimiterUnavailable
+        return decided
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Refusals that rest on what changed are not repeated from memory: a bucket may have been given back full."""
+        for change in changes:
+            if change.kind == "organization":
+                self._denials.forget(change.id)
+            elif change.kind == "all":
+                self._denials.clear()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether Redis decides, for all gateways together. False all the time when none is configured."""
+        return self._watch is not None and self._watch.is_exact
+
+    @property
+    def mode(self) -> Literal["redis", "local", "open", "closed"]:
+        return "redis" if self.is_exact else self._without_redis
+
+    @property
+    def breaker_state(self) -> Literal["closed", "open", "half-open"]:
+        return "closed" if self._watch is None else self._watch.breaker_state
+
+    @property
+    def errors(self) -> Counter[str]:
+        return Counter() if self._watch is None else self._watch.errors
+
+    async def _decide(self, batch: list[Group]) -> None:
+        """Gives every request of the batch its verdict: Redis's, or this worker's own where Redis gave none."""
+        watch = self._watch
+        if watch is None or not watch.is_exact:  # Redis went away between the requests' arrival and this turn
+            for group in batch:
+                self._stand_in(group)
+            return
+        sent = self._monotonic()
+        outcomes = await self._ask(batch)
+        for group, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Answer):
+                self._grant(group, outcome, sent)
+            else:
+                self._stand_in(group, owing=is_away(outcome))
+        watch.judge(outcomes, self._monotonic() - sent - self._tally.deadline_seconds)
+
+    async def _ask(self, batch: list[Group]) -> list[Outcome]:
+        asks = [Ask(group.organization.id, group.organization.limits, len(group.waiters)) for group in batch]
+        self.batches += 1
+        self.requests += sum(ask.want for ask in asks)
+        try:
+            return await self._tally.take(asks)
+        except RedisUnavailable as failure:
+            return [failure] * len(batch)
+
+    def _grant(self, group: Group, answer: Answer, sent: float) -> None:
+        """The first `granted` requests are admitted, each reporting what was used when its own turn came."""
+        organization, bucket = group.organization, answer.bucket
+        self._fallback.know(organization.id, bucket)
+        refused = None
+        for position, waiter in enumerate(group.waiters, start=1):
+            if position <= answer.granted:
+                decided = verdict(bucket, organization.limits, answer.now, charged=position - answer.granted)
+            else:
+                decided = refused = refused or self._refuse(organization, answer, sent)
+            if not waiter.done():
+                waiter.set_result(decided)
+
+    def _refuse(self, organization: Organization, answer: Answer, sent: float) -> Verdict:
+        bucket, limits = answer.bucket, organization.limits
+        refused = verdict(bucket, limits, answer.now, bucket.refusal(limits) or "minute")
+        self._denials.note(organization, refused, sent, answer.now)
+        return refused
+
+    def _stand_in(self, group: Group, *, owing: bool = True) -> None:
+        for waiter in group.waiters:
+            if not waiter.done():
+                closed = self._without_redis == "closed"
+                waiter.set_result(None if closed else self._decide_alone(group.organization, owing=owing))
+
+    def _decide_alone(self, organization: Organization, *, owing: bool = True) -> Verdict:
+        if self._without_redis == "closed":
+            raise LimiterUnavailable
+        return self._fallback.decide(organization, self._clock(), owing=owing and self._watch is not None)

@@ -1,0 +1,164 @@
+"""Redis's part of rate limiting: the buckets that all workers share, and the list of the workers that live.
+
+Every batch is one pipelined write with one deadline. It carries that deadline in Redis's own time, so what a stalled
+server finds in its socket when it wakes up charges nobody: the requests were decided without it long ago.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from app.core.limits.bucket import Bucket
+from app.core.limits.fallback import Debt
+from app.core.model import Limits
+from app.core.redis.link import Command, RedisLink, RedisRefusal, RedisUnavailable
+
+SCRIPT: Final = Path(__file__).with_name("limiter.lua").read_text()
+HEARTBEAT_SCRIPT: Final = Path(__file__).with_name("heartbeat.lua").read_text()
+NODES_KEY: Final = "rl:nodes"
+PROBE_KEY: Final = "rl:{probe}"
+"""Looked at and never written: no organization has this id."""
+SILENT_SECONDS_MAX: Final = 15
+"""A worker without a heartbeat for this long no longer counts."""
+DEADLINE_SECONDS: Final = 0.05
+
+
+class Ask(NamedTuple):
+    """`want` requests of one organization that were made within one turn of the loop."""
+
+    organization_id: str
+    limits: Limits
+    want: int
+
+
+class Answer(NamedTuple):
+    """How many were granted, the bucket after that, and Redis's clock (unix seconds, to the microsecond)."""
+
+    granted: int
+    bucket: Bucket
+    now: float
+
+
+Outcome = Answer | RedisRefusal | RedisUnavailable
+
+
+class Tally:
+    """The scripts on one RedisLink. All raise RedisUnavailable when no answer came within `deadline_seconds`."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        node: str,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.deadline_seconds = deadline_seconds
+        self._link = link
+        self._node = node
+        self._monotonic = monotonic
+        self._load: Command = (b"SCRIPT", b"LOAD", SCRIPT)
+        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        self._redis_ahead_seconds: float | None = None
+
+    async def take(self, asks: Sequence[Ask]) -> list[Outcome]:
+        """Grants what there is room for, one outcome an organization; each is decided or untouched, none half."""
+        before_us = self._before_us()
+        calls = [self._call(_key(ask.organization_id), ask.limits, ask.want, before_us) for ask in asks]
+        return await self._evaluate(calls)
+
+    async def settle(self, debts: Sequence[Debt]) -> list[Outcome]:
+        """Charges what was admitted without Redis, as far as its minute and day still last, room or not."""
+        before_us = self._before_us()
+        return await self._evaluate([self._settling(debt, before_us) for debt in debts])
+
+    async def forget(self, organization_id: str) -> None:
+        """Drops a bucket: what is missing counts as full. Raises RedisRefusal too."""
+        (answer,) = await self._link.run([(b"DEL", _key(organization_id))], self.deadline_seconds)
+        if isinstance(answer, Exception):
+            raise answer
+
+    async def probe(self) -> int:
+        """Brings the script, reads the clock, and proves by a heartbeat that this Redis takes writes.
+
+        Returns how many workers live, this one included. Raises RedisRefusal too (OOM, LOADING, READONLY...).
+        """
+        look = self._call(PROBE_KEY, Limits(per_minute=1, per_day=1, burst=0), 0, 0)
+        sent = self._monotonic()
+        answers = await self._link.run([self._load, look, self._heartbeat()], self.deadline_seconds)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        self._note_clock(_outcome(answers[1]), sent)
+        return int(answers[2])
+
+    async def beat(self) -> int:
+        """One heartbeat; returns how many workers live. Raises RedisRefusal too."""
+        (live,) = await self._link.run([self._heartbeat()], self.deadline_seconds)
+        if isinstance(live, Exception):
+            raise live
+        return int(live)
+
+    async def leave(self) -> None:
+        """This worker ends: the others need not wait until its heartbeat has grown old."""
+        await self._link.run([(b"ZREM", NODES_KEY, self._node)], self.deadline_seconds)
+
+    def _heartbeat(self) -> Command:
+        return (b"EVAL", HEARTBEAT_SCRIPT, 1, NODES_KEY, self._node, SILENT_SECONDS_MAX)
+
+    def _call(self, key: str, limits: Limits, want: int, before_us: int) -> Command:
+        return (b"EVALSHA", self._sha, 1, key, limits.per_minute, limits.burst, limits.per_day, want, before_us)
+
+    def _settling(self, debt: Debt, before_us: int) -> Command:
+        call = self._call(_key(debt.organization_id), debt.limits, debt.in_minute, before_us)
+        return (*call, debt.slot, debt.day, debt.in_day)
+
+    async def _evaluate(self, calls: Sequence[Command]) -> list[Outcome]:
+        sent = self._monotonic()
+        outcomes = [_outcome(answer) for answer in await self._link.run(calls, self.deadline_seconds)]
+        if any(_is_refusal(outcome, "NOSCRIPT") for outcome in outcomes):
+            await self._evaluate_missed(calls, outcomes, sent + self.deadline_seconds)
+        for outcome in outcomes:
+            self._note_clock(outcome, sent)
+        return outcomes
+
+    async def _evaluate_missed(self, calls: Sequence[Command], outcomes: list[Outcome], until: float) -> None:
+        """Somebody flushed the scripts. Calls answered by NOSCRIPT did not run: these, and only these, go out again."""
+        missed = [i for i, outcome in enumerate(outcomes) if _is_refusal(outcome, "NOSCRIPT")]
+        commands = [self._load, *(calls[i] for i in missed)]
+        try:
+            _, *answers = await self._link.run(commands, max(0.0, until - self._monotonic()))
+        except RedisUnavailable as failure:
+            answers = [failure] * len(missed)
+        for i, answer in zip(missed, answers, strict=True):
+            outcomes[i] = _outcome(answer)
+
+    def _note_clock(self, outcome: Outcome, sent: float) -> None:
+        # TIME was read after `sent`: the difference is at most one round trip too large, which errs towards charging.
+        if isinstance(outcome, Answer):
+            self._redis_ahead_seconds = outcome.now - sent
+
+    def _before_us(self) -> int:
+        if self._redis_ahead_seconds is None:
+            return 0
+        return int((self._monotonic() + self.deadline_seconds + self._redis_ahead_seconds) * 1_000_000)
+
+
+def _key(organization_id: str) -> str:
+    # The braces are a hash tag: whatever is kept for one organization lies in one slot of a cluster.
+    return f"rl:{{{organization_id}}}"
+
+
+def _is_refusal(outcome: Outcome, code: str) -> bool:
+    return isinstance(outcome, RedisRefusal) and outcome.code == code
+
+
+def _outcome(answer: Any) -> Outcome:
+    if isinstance(answer, RedisRefusal | RedisUnavailable):
+        return answer
+    granted, used, carried, used_today, slot, day, seconds, microseconds = answer
+    return Answer(granted, Bucket(slot, used, carried, day, used_today), seconds + microseconds / 1_000_000)

@@ -1,0 +1,211 @@
+"""Whether Redis decides now: notices that it is away, looks for it again, and settles what was admitted without it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Literal, Self
+
+from loguru import logger
+
+from app.core.limits.breaker import Breaker
+from app.core.limits.fallback import Debt, Fallback
+from app.core.limits.tally import Answer, Outcome, Tally
+from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable
+
+LAG_SECONDS_MAX: Final = 0.025
+"""A time-out noticed later than this after its deadline says that our loop was held up, not Redis."""
+HEARTBEAT_SECONDS: Final = 3.0
+FIRST_LOOK_SECONDS: Final = 0.5
+AFTER_BUG_SECONDS: Final = 1.0
+DEBTS_A_BATCH_MAX: Final = 64
+AWAY_CODES: Final = frozenset(
+    {"OOM", "LOADING", "READONLY", "CLUSTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "MASTERDOWN", "NOREPLICAS", "BUSY"}
+    | {"TRYAGAIN", "MOVED", "NOSCRIPT", "LATE"}
+)
+"""Refusals by which Redis decides for nobody: it counts as away. Any other one is about a single organization's key."""
+
+
+class Watch:
+    """An async context manager; entering waits up to half a second for Redis, so that a fresh worker starts exact.
+
+    `is_exact`: Redis decides. Any failed batch ends that, as requests decided without Redis are debts to be settled
+    before it decides again; how soon it is looked for is the breaker's say. `errors` counts failures by kind.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        tally: Tally,
+        fallback: Fallback,
+        *,
+        workers: int,
+        jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.is_exact = False
+        self.errors: Counter[str] = Counter()
+        self._link = link
+        self._tally = tally
+        self._fallback = fallback
+        self._workers = workers
+        self._monotonic = monotonic
+        self._breaker = Breaker(jitter)
+        self._exact = asyncio.Event()
+        self._away = asyncio.Event()
+        self._away_since: float | None = None
+        self._is_probing = False
+        self._supervisor: asyncio.Task[None] | None = None
+        self._last_push: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._supervisor = asyncio.create_task(self._supervise(), name="limiter-watch")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._exact.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+        if self._last_push is not None:
+            await asyncio.wait({self._last_push})
+        if self.is_exact:
+            with suppress(RedisUnavailable):
+                await self._tally.leave()
+
+    @property
+    def breaker_state(self) -> Literal["closed", "open", "half-open"]:
+        if self.is_exact:
+            return "closed"
+        return "half-open" if self._is_probing else "open"
+
+    def judge(self, outcomes: Sequence[Outcome], late_seconds: float) -> None:
+        """Draws the conclusions from one batch, `late_seconds` after its deadline (negative: before)."""
+        failures = [outcome for outcome in outcomes if not isinstance(outcome, Answer)]
+        self.errors.update(map(kind, failures))
+        away = next(filter(is_away, failures), None)
+        if away is None:
+            self._breaker.succeeded()
+            return
+        self._blame(away, late_seconds)
+        self._fall_back(away)
+
+    def _blame(self, failure: Exception, late_seconds: float) -> None:
+        # Neither a loop that was held up nor a connection that is being replaced says that Redis cannot answer.
+        if late_seconds < LAG_SECONDS_MAX and kind(failure) not in ("disconnected", "LATE"):
+            self._breaker.failed()
+        if kind(failure) == "READONLY":  # failed over: the name will lead elsewhere, this connection never
+            self._link.reset("the server became a replica")
+
+    def _fall_back(self, reason: Exception) -> None:
+        if self.is_exact:
+            self.is_exact = False
+            self._exact.clear()
+            self._away.set()
+            self._away_since = self._monotonic()
+            logger.warning("Rate limits: deciding without Redis ({})", reason)
+
+    async def _supervise(self) -> None:
+        while True:
+            try:
+                await (self._stay() if self.is_exact else self._recover())
+            except Exception:  # noqa: BLE001 - a bug of ours may break what it likes, but not the way back
+                logger.exception("Rate limits: looking after Redis failed")
+                await asyncio.sleep(AFTER_BUG_SECONDS)
+
+    async def _stay(self) -> None:
+        """One heartbeat, unless Redis goes away before it is due."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._away.wait()
+                return
+        sent = self._monotonic()
+        try:
+            self._note_live(await self._tally.beat())
+        except (RedisUnavailable, RedisRefusal) as failure:
+            self.judge([failure], self._late_seconds(sent))
+
+    def _late_seconds(self, sent: float) -> float:
+        return self._monotonic() - sent - self._tally.deadline_seconds
+
+    async def _recover(self) -> None:
+        """One look at Redis; when it holds, everything owed is settled and Redis decides from the same moment on."""
+        await asyncio.sleep(self._breaker.next_pause_seconds())
+        await self._link.wait_up()
+        self._is_probing = True
+        sent = self._monotonic()
+        try:
+            self._note_live(await self._tally.probe())
+            while self._fallback.indebted > DEBTS_A_BATCH_MAX:
+                sent = self._monotonic()
+                await self._push(self._fallback.take_debts(DEBTS_A_BATCH_MAX))
+        except (RedisUnavailable, RedisRefusal) as failure:
+            self.errors[kind(failure)] += 1
+            self._blame(failure, self._late_seconds(sent))
+        else:
+            self._resume()
+        finally:
+            self._is_probing = False
+
+    def _resume(self) -> None:
+        # Requests keep coming, so the last debts leave before any of them can: nothing overtakes on one connection.
+        self.is_exact = True
+        self._breaker.closed()
+        self._away.clear()
+        self._exact.set()
+        debts = self._fallback.take_debts(DEBTS_A_BATCH_MAX)
+        self._last_push = asyncio.create_task(self._push_last(debts), name="limiter-debts")
+        if self._away_since is None:
+            logger.info("✅ Connected to Redis for rate limiting")
+        else:
+            away_seconds = self._monotonic() - self._away_since
+            logger.info("Rate limits: Redis decides again after {:.3f} s", away_seconds)
+
+    async def _push_last(self, debts: list[Debt]) -> None:
+        sent = self._monotonic()
+        try:
+            await self._push(debts)
+            self._fallback.end()
+        except (RedisUnavailable, RedisRefusal) as failure:
+            self.judge([failure], self._late_seconds(sent))
+
+    async def _push(self, debts: list[Debt]) -> None:
+        """Settles `debts`; those that Redis could not be told stay owed, and the reason is raised."""
+        if not debts:
+            return
+        try:
+            outcomes = await self._tally.settle(debts)
+        except RedisUnavailable:
+            self._fallback.restore(debts)
+            raise
+        for debt, outcome in zip(debts, outcomes, strict=True):
+            if isinstance(outcome, Answer):
+                self._fallback.know(debt.organization_id, outcome.bucket)
+        self._fallback.restore([debt for debt, outcome in zip(debts, outcomes, strict=True) if is_away(outcome)])
+        for outcome in outcomes:
+            if isinstance(outcome, Exception) and is_away(outcome):
+                raise outcome
+
+    def _note_live(self, workers: int) -> None:
+        # Never fewer than this machine runs: at a start the siblings have not been heard of yet.
+        self._fallback.workers = max(workers, self._workers)
+
+
+def kind(failure: Exception) -> str:
+    """What `failure` is counted as: the refusal's code, "timeout" (or lost under way) or "disconnected"."""
+    if isinstance(failure, RedisRefusal):
+        return failure.code
+    return "timeout" if isinstance(failure, RedisUnavailable) and failure.sent else "disconnected"
+
+
+def is_away(outcome: Outcome) -> bool:
+    """Whether this outcome says that Redis decides for nobody now."""
+    if isinstance(outcome, RedisRefusal):
+        return outcome.code in AWAY_CODES
+    return isinstance(outcome, RedisUnavailable)

@@ -1,0 +1,1 @@
+"""What every process needs: settings, the log, ids and times."""

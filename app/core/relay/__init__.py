@@ -1,0 +1,1 @@
+"""From here to the backends: which one, with which header fields, over which connection."""

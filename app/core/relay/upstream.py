@@ -1,0 +1,235 @@
+"""The client to the backends: pooled keep-alive HTTP/1.1 over TCP and TLS, streaming both ways.
+
+What the caller sees is an Answer: the backend's head, and its body as it comes. One connection carries one request at a
+time. Time-outs are deadlines that one sweep looks at, so that a request starts and cancels no timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol, Self
+
+from app.core.errors import BackendTimedOut, BackendUnavailable
+from app.core.model import Backend
+from app.core.relay.peer import Interim, Peer
+
+IDLE_CONNECTIONS_MAX: Final = 256
+IDLE_SECONDS_MAX: Final = 55.0
+SWEEP_SECONDS_MAX: Final = 0.5
+SWEEP_SECONDS_MIN: Final = 0.02
+
+
+class Outgoing(Protocol):
+    """A request body on its way: what is here already, or pieces as they arrive."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte has arrived, so that `encode_rest` gives all of it."""
+
+    def encode_rest(self) -> bytes:
+        """Everything that has arrived and was not taken yet, framed for the backend."""
+
+    def encoded(self) -> AsyncIterator[bytes]:
+        """Framed pieces until the body ends. Raises the client's failure (hung up, malformed, too large)."""
+
+
+class Answer:
+    """A backend's answer: its head, then its body through `take` and `more`. Must be closed; closing twice is fine."""
+
+    __slots__ = ("_peer", "_pool", "_pump", "fields", "framed_by", "reason", "status")
+
+    def __init__(self, peer: Peer, pool: Upstream, pump: asyncio.Task[None] | None) -> None:
+        self._peer = peer
+        self._pool = pool
+        self._pump = pump
+        self.status = peer.status
+        self.reason = peer.reason
+        self.fields = peer.fields
+        self.framed_by = peer.framed_by
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the backend has said everything; bytes may still wait for `take`."""
+        return self._peer.is_complete
+
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """What came after a chunked body."""
+        return self._peer.trailers
+
+    def take(self) -> bytes:
+        """The body bytes that are here, possibly none. Never waits."""
+        return self._peer.take()
+
+    async def more(self) -> None:
+        """Waits until there is something to take or the answer is complete.
+
+        Raises BackendUnavailable when the backend dies before the end of its answer, BackendTimedOut when it is silent.
+        """
+        await self._peer.wait_for_more()
+
+    async def close(self) -> None:
+        """Gives the connection back when request and answer are both whole; ends it otherwise."""
+        pump, self._pump = self._pump, None
+        whole = pump is None or (pump.done() and not pump.cancelled() and pump.exception() is None)
+        self._pool.release(self._peer, reusable=whole)  # first: what follows can be cancelled
+        if pump is not None and not pump.done():
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+
+class Upstream:
+    """Connections to all backends of one worker. An async context manager."""
+
+    def __init__(
+        self,
+        *,
+        connect_seconds: float,
+        idle_seconds: float,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`connect_seconds`: for name, TCP and TLS together. `idle_seconds`: without a byte from the backend."""
+        self._connect_seconds = connect_seconds
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._tls = tls
+        self._idle: defaultdict[Backend, list[Peer]] = defaultdict(list)
+        self._busy: set[Peer] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sweeper = asyncio.create_task(self._sweep(), name="upstream sweep")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for peer in self._busy:
+            peer.fail(BackendUnavailable())  # somebody waits for it
+        for idle in self._idle.values():
+            for peer in idle:
+                peer.abort()
+        self._idle.clear()
+        self._busy.clear()
+
+    @property
+    def busy_count(self) -> int:
+        """Requests under way at backends."""
+        return len(self._busy)
+
+    @property
+    def idle_count(self) -> int:
+        return sum(len(idle) for idle in self._idle.values())
+
+    async def send(
+        self,
+        backend: Backend,
+        head: bytes,
+        body: Outgoing | None = None,
+        *,
+        head_only: bool = False,
+        on_interim: Interim | None = None,
+    ) -> Answer:
+        """Sends one request and returns when the head of its final answer is here.
+
+        `head`: request line and fields up to and with the empty line. `head_only`: a HEAD request, whose answer has no
+        body whatever it says. `on_interim(status, fields)` is told of 1xx answers. Nothing is ever sent twice: a
+        connection that turns out closed before the first byte was written is replaced, later failures are raised.
+        Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
+        """
+        peer = self._idle_peer(backend) or await self._connect(backend)
+        self._busy.add(peer)
+        pump: asyncio.Task[None] | None = None
+        try:
+            peer.begin(head_only, on_interim)
+            if body is None or body.is_whole:
+                peer.write(head if body is None else head + body.encode_rest())
+            else:
+                peer.write(head)
+                pump = asyncio.create_task(self._pump(peer, body))
+            await peer.wait_for_head()
+            return Answer(peer, self, pump)
+        except BaseException:
+            self.release(peer, reusable=False)
+            if pump is not None:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+            raise
+
+    async def _pump(self, peer: Peer, body: Outgoing) -> None:
+        """Carries the client's body. When the client fails, so does the request, at once."""
+        try:
+            peer.rest()
+            async for piece in body.encoded():
+                peer.expect()
+                await peer.wait_until_writable()
+                peer.write(piece)
+                peer.rest()
+            peer.expect()
+        except Exception as error:
+            peer.fail(error)
+            raise
+
+    def _idle_peer(self, backend: Backend) -> Peer | None:
+        """The connection used last: the likeliest to be alive. Closed ones are forgotten."""
+        idle = self._idle[backend]
+        while idle:
+            peer = idle.pop()
+            if peer.is_usable:
+                return peer
+        return None
+
+    async def _connect(self, backend: Backend) -> Peer:
+        loop = asyncio.get_running_loop()
+        secure = backend.scheme == "https"
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, peer = await loop.create_connection(
+                    lambda: Peer(backend, self._idle_seconds, self._clock),
+                    backend.host,
+                    backend.port,
+                    ssl=self._context() if secure else None,
+                    server_hostname=backend.host if secure else None,
+                )
+        except TimeoutError as error:
+            raise BackendTimedOut from error
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            raise BackendUnavailable from error
+        return peer
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    def release(self, peer: Peer, *, reusable: bool) -> None:
+        """Called once a request, by whoever ends it."""
+        if peer not in self._busy:
+            return
+        self._busy.discard(peer)
+        idle = self._idle[peer.backend]
+        if reusable and peer.end() and len(idle) < IDLE_CONNECTIONS_MAX:
+            peer.deadline = self._clock() + IDLE_SECONDS_MAX
+            idle.append(peer)
+        else:
+            peer.abort()
+
+    async def _sweep(self) -> None:
+        """Looks at every deadline, often enough for the shortest time-out to be kept within a tenth."""
+        period = min(SWEEP_SECONDS_MAX, max(SWEEP_SECONDS_MIN, self._idle_seconds / 10))
+        while True:
+            await asyncio.sleep(period)
+            now = self._clock()
+            for peer in [peer for peer in self._busy if peer.deadline <= now]:
+                peer.fail(BackendTimedOut())
+            for backend, idle in self._idle.items():
+                kept = [peer for peer in idle if peer.is_usable and peer.deadline > now]
+                for peer in set(idle).difference(kept):
+                    peer.abort()
+                self._idle[backend] = kept
