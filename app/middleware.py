@@ -12,7 +12,7 @@ from sanic import HTTPResponse
 from sanic.response import BaseHTTPResponse
 
 from app import responses
-from app.core.errors import MalformedCredential, MissingCredential, UnknownKey
+from app.core.errors import LimiterUnavailable, MalformedCredential, MissingCredential, UnknownKey
 from app.core.keys import credential
 from app.core.keys.keyring import UNKNOWN
 from app.core.limits import announce
@@ -73,7 +73,11 @@ async def admit(request: GatewayRequest) -> HTTPResponse | None:
     if found is None:
         return None
     services = request.app.ctx
-    request.context.verdict = verdict = await services.limiter.admit(found.organization)
+    try:
+        request.context.verdict = verdict = await services.limiter.admit(found.organization)
+    except LimiterUnavailable:
+        request.context.verdict = services.limiter.look(found.organization)  # the limits stand on this answer too
+        raise
     services.uses.note(found, request.context.started_at)
     return responses.error(request, announce.refusal(verdict)) if verdict.refused_by else None
 

@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from tools.arguments import http_url, sendable
 from tools.burst_report import Report, Told, told
 from tools.command import show_json, show_table
 
@@ -107,25 +108,9 @@ def _show(report: Report) -> None:
         click.echo("Without Redis each worker announces its own share: only the refusals are judged.")
 
 
-def _http_url(_: click.Context, __: click.Parameter, text: str) -> str:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        raise click.BadParameter("this is no URL") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise click.BadParameter("expected http://host:port/path or https://...")
-    return text
-
-
-def _sendable(_: click.Context, __: click.Parameter, text: str) -> str:
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise click.BadParameter("a key consists of visible ASCII characters")
-    return text
-
-
 @click.command()
-@click.option("--url", required=True, callback=_http_url, help="Where the requests go: the gateway's URL and a path.")
-@click.option("--key", required=True, callback=_sendable, help="An API key of the organization to try.")
+@click.option("--url", required=True, callback=http_url, help="Where the requests go: the gateway's URL and a path.")
+@click.option("--key", required=True, callback=sendable, help="An API key of the organization to try.")
 @click.option(
     "--requests", type=click.IntRange(1, REQUESTS_MAX), help="How many; as many as it takes to be refused by default."
 )

@@ -54,7 +54,7 @@ class Credential:
 
 
 LimitType = Literal["minute", "daily"]
-Mode = Literal["redis", "local", "open"]
+Mode = Literal["redis", "local", "open", "closed"]
 
 
 class Verdict(NamedTuple):

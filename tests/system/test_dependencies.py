@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.command import run
 from tests.gateway import STATIC_KEY, Gateway, until
-from tools.embedded import RedisServer
+from tools.embedded import RedisServer, free_port
 
 Start = Callable[..., Gateway]
 
@@ -110,3 +110,13 @@ def test_it_ends_promptly_while_everything_is_away(start: Start, cluster: Cluste
     finally:
         cluster.thaw()
         own_redis.thaw()
+
+
+def test_closed_without_redis(start: Start) -> None:
+    """RATE_LIMIT_FALLBACK=closed without Redis: 503, Retry-After, and the limits that every known caller is told."""
+    gateway = start(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", RATE_LIMIT_FALLBACK="closed", WEB_CONCURRENCY="1")
+    replies = [gateway.get("/x") for _ in range(2)]
+    for reply in replies:
+        assert (reply.status, reply["Retry-After"], reply["X-RateLimit-Mode"]) == (503, "1", "closed")
+        assert reply.json()["error"]["message"] == "rate limiting service temporarily unavailable"
+        assert (reply["X-RateLimit-Limit-Minute"], reply["X-RateLimit-Remaining-Day"]) == ("1000", "100000")

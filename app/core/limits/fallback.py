@@ -53,11 +53,7 @@ class Fallback:
 
     def decide(self, organization: Organization, now: float, *, owing: bool = True) -> Verdict:
         """Admits or refuses one request at `now` (unix seconds); an admitted one becomes a debt if `owing`."""
-        limits = share(organization.limits, self.workers)
-        bucket = self._buckets.get(organization.id)
-        if bucket is None:
-            bucket = stand_in(self._known.get(organization.id), organization.limits, self.workers, now)
-        bucket = bucket.rolled(limits, now)
+        limits, bucket = self._bucket(organization, now)
         refused_by = None if self._admits_all else bucket.refusal(limits)
         if refused_by is None:
             bucket = bucket.charged(1)
@@ -65,6 +61,18 @@ class Fallback:
                 self._owe(Debt(organization.id, organization.limits, bucket.slot, 1, bucket.day, 1))
         self._put(self._buckets, organization.id, bucket)
         return verdict(bucket, limits, now, refused_by, "open" if self._admits_all else "local")
+
+    def look(self, organization: Organization, now: float) -> Verdict:
+        """What this worker's share stands at, without deciding: nobody is admitted (the fallback "closed")."""
+        limits, bucket = self._bucket(organization, now)
+        return verdict(bucket, limits, now, None, "closed")
+
+    def _bucket(self, organization: Organization, now: float) -> tuple[Limits, Bucket]:
+        limits = share(organization.limits, self.workers)
+        bucket = self._buckets.get(organization.id)
+        if bucket is None:
+            bucket = stand_in(self._known.get(organization.id), organization.limits, self.workers, now)
+        return limits, bucket.rolled(limits, now)
 
     def take_debts(self, count: int) -> list[Debt]:
         """Hands over the debts of `count` organizations, the oldest first."""

@@ -90,6 +90,10 @@ class Limiter:
             elif change.kind == "all":
                 self._denials.clear()
 
+    def look(self, organization: Organization) -> Verdict:
+        """What to announce beside LimiterUnavailable: this worker's share, of which nothing was taken."""
+        return self._fallback.look(organization, self._clock())
+
     @property
     def is_exact(self) -> bool:
         """Whether Redis decides, for all gateways together. False all the time when none is configured."""
