@@ -101,11 +101,11 @@ def is_ready(port: int) -> bool:
 
 
 def invite(found: Servers, key: str) -> None:
-    """Prints the invitation once the gateway is ready."""
-    if is_ready(found.port):
+    """Prints the invitation once both of its lines work: the gateway's and the admin API's."""
+    if is_ready(found.port) and is_ready(int(found.admin_port)):
         click.echo(invitation(found, key))
     elif not stopping.asked.is_set():
-        click.echo(f"The gateway is not ready after {READY_SECONDS:.0f} s; its lines above say why.", err=True)
+        click.echo(f"Not everything is ready after {READY_SECONDS:.0f} s; the lines above say why.", err=True)
 
 
 def _run(settings: DevSettings) -> int:

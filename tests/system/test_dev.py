@@ -46,7 +46,7 @@ class Dev:
 
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
-        environment |= {"WEB_CONCURRENCY": "1", "PORT": str(free_port()), **variables}
+        environment |= {"WEB_CONCURRENCY": "1", "PORT": str(free_port()), "ADMIN_PORT": str(free_port()), **variables}
         self.told_file = folder / "told"
         with self.told_file.open("wb") as told:
             self.process = subprocess.Popen(
