@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import Callable
 from typing import Final, Literal
 
 from app.core.errors import BodyTooLarge, GatewayError, MalformedRequest, TargetTooLong
@@ -46,6 +47,7 @@ class Body:
     __slots__ = (
         "_chunks",
         "_error",
+        "_has_ended",
         "_pause",
         "_resume",
         "_waiter",
@@ -61,12 +63,13 @@ class Body:
         self.length = length
         self.size = 0
         self.buffered_bytes = 0
-        self.bytes_max: float = float("inf")
+        self.bytes_max = sys.maxsize
         self.is_whole = length == 0
         self.trailers: Fields = []
         self._chunks: list[bytes] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._has_ended = False
         self._pause = pause
         self._resume = resume
 
@@ -134,19 +137,27 @@ class Body:
             return data
         return (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + self._last_chunk()
 
-    async def encoded(self) -> AsyncIterator[bytes]:
-        """The body piece by piece, framed as the client framed it."""
-        while data := await self.read():
-            yield data if self.length is not None else b"%x\r\n%b\r\n" % (len(data), data)
-        if self.length is None:
-            yield self._last_chunk()
+    async def piece(self) -> bytes:
+        """The next piece of the body, framed as the client framed it; empty after the last. Raises as `read` does."""
+        data = await self.read()
+        if self.length is not None:
+            return data
+        if data:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        if self._has_ended:
+            return b""
+        self._has_ended = True
+        return self._last_chunk()
 
     def _last_chunk(self) -> bytes:
         return b"0\r\n%b\r\n" % b"".join(headers.trailers(self.trailers))
 
 
 class Message:
-    """One request head. `error` is set instead of everything else that could not be read."""
+    """One request head. `error` is set instead of everything else that could not be read.
+
+    `onward`: its fields as a backend gets them, once somebody has asked (outbound.py).
+    """
 
     __slots__ = (
         "body",
@@ -158,6 +169,7 @@ class Message:
         "host",
         "keep_alive",
         "method",
+        "onward",
         "target",
         "version",
     )
@@ -173,6 +185,20 @@ class Message:
         self.keep_alive = False
         self.body: Body = NO_BODY
         self.error: GatewayError | None = None
+        self.onward: bytes | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the fields' own bytes decides what they mean: no body, no expectation, no farewell."""
+        return self.keep_alive and self.body is NO_BODY and not (self.has_length or self.has_expectation)
+
+    def repeat(self, earlier: Message) -> None:
+        """Takes over what was made of the very same bytes: fields, and what was derived from them."""
+        self.fields = earlier.fields
+        self.host = earlier.host
+        self.credentials = earlier.credentials
+        self.onward = earlier.onward
+        self.keep_alive = True
 
     def read_line(self, data: bytes, end: int) -> GatewayError | None:
         """Takes method, target and version from `data[:end]`. Of a bad line, what the log can use is kept."""

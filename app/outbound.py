@@ -21,13 +21,20 @@ def request_head(request: GatewayRequest, organization: Organization, backend: B
             b"%b %b HTTP/1.1\r\nHost: " % (message.method, routing.upstream_target(backend, message.target)),
             backend.authority,
             b"\r\n",
-            *headers.to_backend(message.fields),
+            _onward(message),
             ours.encode("latin-1"),
             b"X-Forwarded-Host: %b\r\n" % host if (host := ctx.forwarded_host or message.host) else b"",
             _framing(message),
             b"\r\n",
         )
     )
+
+
+def _onward(message: Message) -> bytes:
+    """The client's own fields, less what ends here."""
+    if message.onward is None:
+        message.onward = b"".join(headers.to_backend(message.fields))
+    return message.onward
 
 
 def _forwarded_for(request: GatewayRequest) -> str:

@@ -56,11 +56,14 @@ class Reader:
 
     __slots__ = (
         "_between",
+        "_fields_at",
         "_held",
         "_is_priming",
         "_message",
         "_parser",
         "_pause",
+        "_plain",
+        "_plain_fields",
         "_resume",
         "_tail",
         "_unbodied_bytes",
@@ -79,6 +82,8 @@ class Reader:
         self._parser = httptools.HttpRequestParser(self)
         self._message = Message()
         self._held = self._tail = b""
+        self._plain_fields, self._plain = b"", self._message
+        self._fields_at = 0
         self._between = True
         self._is_priming = False
         self._unbodied_bytes = 0
@@ -106,9 +111,7 @@ class Reader:
             data, self._held = self._held + data, b""
         try:
             while data and not self.is_broken:
-                if self._between and not (data := self._begin(data)):
-                    return
-                data = self._parse(data)
+                data = self._begin(data) if self._between else self._parse(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             self.refuse(cause if isinstance(cause, GatewayError) else MalformedRequest(f"malformed request: {error}"))
@@ -134,7 +137,7 @@ class Reader:
     # --- between two requests ---
 
     def _begin(self, data: bytes) -> bytes:
-        """Reads the request line once it is whole, as llhttp is lenient about it. Returns what llhttp is to parse."""
+        """Reads the request line once it is whole, as llhttp is lenient about it. Returns what is to be read next."""
         if data[:1] in b"\r\n":
             data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
         if not data:
@@ -153,9 +156,25 @@ class Reader:
         if error := message.read_line(data, len(data) if end < 0 else end):
             self.refuse(error)
             return b""
+        if data.startswith(self._plain_fields, end) and self._plain_fields:
+            rest = end + len(self._plain_fields)
+            if message.version == "1.1" and rest <= HEAD_BYTES_MAX:
+                self._repeat(message)
+                return data[rest:]
         self._between = False
         method = message.method
-        return data if method in _PARSED_METHODS else _STAND_IN + data[len(method) :]
+        known = method in _PARSED_METHODS
+        self._fields_at = end if known else end - len(method) + len(_STAND_IN)
+        return data if known else _STAND_IN + data[len(method) :]
+
+    def _repeat(self, message: Message) -> None:
+        """Most connections say the same fields again and again: what llhttp and we made of these bytes still holds.
+
+        Its parser is between two messages and need not know: a plain request leaves no trace in it.
+        """
+        message.repeat(self._plain)
+        self.in_head = False
+        self.queue.append(message)
 
     # --- within one ---
 
@@ -163,8 +182,11 @@ class Reader:
         """Parses up to where the message may end: the next one has to be met at its first byte. Returns the rest."""
         end = self._end(data)
         self._unbodied_bytes += end
+        fields_at, self._fields_at = self._fields_at, 0
         try:
             self._parser.feed_data(data if end == len(data) else data[:end])
+            if fields_at and self._between and self.queue[-1].is_plain:
+                self._plain_fields, self._plain = data[fields_at:end], self.queue[-1]
         except httptools.HttpParserUpgrade:
             self._ignore_upgrade()
         if self._unbodied_bytes > HEAD_BYTES_MAX:

@@ -40,12 +40,15 @@ class Upload:
 
     def __init__(self) -> None:
         self.fails = asyncio.Event()
+        self._has_begun = False
 
     def encode_rest(self) -> bytes:
         raise AssertionError("asked for a rest that is not there")
 
-    async def encoded(self) -> AsyncIterator[bytes]:
-        yield b"1\r\na\r\n"
+    async def piece(self) -> bytes:
+        if not self._has_begun:
+            self._has_begun = True
+            return b"1\r\na\r\n"
         await self.fails.wait()
         raise ConnectionAbortedError("the client is gone")
 

@@ -10,8 +10,8 @@ import asyncio
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol, Self
+from collections.abc import Callable
+from typing import Final, Protocol, Self, cast
 
 from app.core.errors import BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
@@ -33,8 +33,8 @@ class Outgoing(Protocol):
     def encode_rest(self) -> bytes:
         """Everything that has arrived and was not taken yet, framed for the backend."""
 
-    def encoded(self) -> AsyncIterator[bytes]:
-        """Framed pieces until the body ends. Raises the client's failure (hung up, malformed, too large)."""
+    async def piece(self) -> bytes:
+        """The next framed piece, empty at the end. Raises the client's failure (hung up, malformed, too large)."""
 
 
 class Answer:
@@ -165,7 +165,7 @@ class Upstream:
         """Carries the client's body. When the client fails, so does the request, at once."""
         try:
             peer.rest()
-            async for piece in body.encoded():
+            while piece := await body.piece():
                 peer.expect()
                 await peer.wait_until_writable()
                 peer.write(piece)
@@ -190,7 +190,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, peer = await loop.create_connection(
-                    lambda: Peer(backend, self._idle_seconds, self._clock),
+                    lambda: cast(asyncio.Protocol, Peer(backend, self._idle_seconds, self._clock)),
                     backend.host,
                     backend.port,
                     ssl=self._context() if secure else None,
@@ -200,7 +200,7 @@ class Upstream:
             raise BackendTimedOut from error
         except (OSError, ssl.SSLError, UnicodeError) as error:
             raise BackendUnavailable from error
-        return peer
+        return cast(Peer, peer)
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
