@@ -25,7 +25,7 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
     redis/     link (one supervised connection) over wire (RESP3) and refusals
     process/   settings over variables, addresses, admin_token · telemetry, output, access, redaction · request_id,
-               duration, version
+               duration, version · compiled (what tools/compile made of the hot path, while it is fresh)
 
 Glossary. Organization: who is limited and billed. Credential: one key, judged. Backend: a service that requests are
 proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
@@ -33,3 +33,7 @@ limiter decided. Burst: unused requests of a minute that roll over. Change: some
 Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
 Drain: the end of a worker in good order.
 """
+
+from app.core.process import compiled
+
+compiled.install()

@@ -169,7 +169,11 @@ class Gateway:
         defaults = {"GATEWAY_PORT": port, "ADMIN_PORT": port, "WEB_CONCURRENCY": "1", "PYTHONPATH": str(ROOT)}
         if "DATABASE_URL" not in environment:
             defaults["VALID_API_KEYS"] = f"{STATIC_KEY}:org_1:premium"
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR", "GATEWAY_PURE_PYTHON")
+            if name in os.environ
+        }
         self.environment = {**kept, **defaults, **environment}
         self._module = module
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from app.core.limits.bucket import Bucket
@@ -17,8 +17,10 @@ from app.core.limits.fallback import Debt
 from app.core.model import Limits
 from app.core.redis.link import Command, RedisLink, RedisRefusal, RedisUnavailable
 
-SCRIPT: Final = Path(__file__).with_name("limiter.lua").read_text()
-HEARTBEAT_SCRIPT: Final = Path(__file__).with_name("heartbeat.lua").read_text()
+_FOLDER: Final = files("app.core.limits")  # not __file__, which a compiled module has elsewhere
+SCRIPT = (_FOLDER / "limiter.lua").read_text()
+"""Not Final: the tests put their own clock into it, which compiled code would not see (compiled.py)."""
+HEARTBEAT_SCRIPT: Final = (_FOLDER / "heartbeat.lua").read_text()
 NODES_KEY: Final = "rl:nodes"
 PROBE_KEY: Final = "rl:{probe}"
 """Looked at and never written: no organization has this id."""

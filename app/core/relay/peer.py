@@ -28,8 +28,10 @@ class Malformed(Exception):
     """What the backend sent is no HTTP that may be passed on. The cause of a BackendUnavailable, for the log."""
 
 
-class Peer(asyncio.Protocol):
+class Peer:
     """Carries one request at a time: `begin`, `write`…, `wait_for_head`, `take`/`wait_for_more`, `end`.
+
+    An asyncio.Protocol in all but name: without a base class, mypyc makes a native class of it (compiled.py).
 
     `deadline` (by the clock given) moves with every byte in either direction. It rests while the client is slow: with
     its upload before there is a head, with reading the answer afterwards.
