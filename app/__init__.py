@@ -10,7 +10,7 @@ The way of a request, top-down, and no way back:
 
 Around it: `__main__.py` (settings, port), workers.py (the processes) and drain.py (their end), services.py (what a
 worker's requests are served with), health.py, errors.py and responses.py (everything that goes wrong, through
-core/envelope.py).
+core/envelope.py), ready.py (answers whose fields are ready-made lines).
 
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from loguru import logger
-from sanic import HTTPResponse
 from sanic.handlers import ErrorHandler
 
 from app import responses
 from app.core.errors import BackendTimedOut, BackendUnavailable, GatewayError, InternalError
 from app.middleware import identify
+from app.ready import ReadyResponse
 from app.request import GatewayRequest
 
 
 class EnvelopeErrorHandler(ErrorHandler):
     """Sanic's error handler: everything raised on the way of a request ends here."""
 
-    def response(self, request: Any, exception: Exception) -> HTTPResponse:
+    def response(self, request: Any, exception: Exception) -> ReadyResponse:
         if not request.context.request_id:  # the head was malformed: no middleware has run
             identify(request)
         return responses.error(request, _as_ours(request, exception))

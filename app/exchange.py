@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from sanic.exceptions import ServerError
 from sanic.helpers import STATUS_CODES
@@ -21,32 +21,13 @@ from sanic.response import BaseHTTPResponse
 
 from app.core.relay import headers
 from app.message import Message
+from app.ready import Mode, ReadyResponse, RelayedResponse
 
 if TYPE_CHECKING:
     from app.door import DoorProtocol
 
-Mode = Literal["length", "chunked", "close", "none"]
 CONTINUE_SECONDS: Final = 1.0
 _SET_HERE: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
-
-
-class RelayedResponse(BaseHTTPResponse):
-    """A backend's answer: `lines` are its header fields, ready to send; `framed_by` says how its body ends.
-
-    `is_shared_across_origins`: a browser's script of another origin may read it (Fetch standard, CORS protocol).
-    """
-
-    __slots__ = ("framed_by", "is_shared_across_origins", "lines", "reason")
-
-    def __init__(self, status: int, reason: bytes, lines: list[bytes], framed_by: Mode, is_shared: bool) -> None:
-        # Sanic's constructor would make a mapping for headers, which nobody asks for on most answers.
-        self.asgi = False
-        self.body = self.content_type = self._cookies = None
-        self.is_shared_across_origins = is_shared
-        self.status = status
-        self.reason = reason
-        self.lines = lines
-        self.framed_by = framed_by
 
 
 @lru_cache(maxsize=2)
@@ -222,10 +203,12 @@ class Exchange(Stream):
 
     def _own_lines(self, response: BaseHTTPResponse, size: int, end_stream: bool) -> list[bytes]:
         """Fields of an answer made by Sanic or by us, with the length where it is known."""
-        fields = [field for field in response.processed_headers if field[0].lower() not in _SET_HERE]
-        lines = [b"%b: %b\r\n" % field for field in fields]
+        if isinstance(response, ReadyResponse):
+            lines, announced = response.lines, None
+        else:
+            fields = [field for field in response.processed_headers if field[0].lower() not in _SET_HERE]
+            lines, announced = [b"%b: %b\r\n" % field for field in fields], response.headers.get("content-length")
         lines.append(_date(int(time.time())))
-        announced = response.headers.get("content-length")
         if end_stream or announced is not None:
             length = size if end_stream or announced is None else int(announced)
             self._mode, self._unsent = "length", length

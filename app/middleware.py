@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sanic import HTTPResponse
 from sanic.response import BaseHTTPResponse
 
 from app import responses
@@ -18,7 +17,7 @@ from app.core.keys.keyring import UNKNOWN
 from app.core.limits import announce
 from app.core.process.request_id import new_request_id
 from app.core.relay import headers
-from app.exchange import RelayedResponse
+from app.ready import ReadyResponse, RelayedResponse
 from app.request import GatewayRequest
 
 _BELIEVABLE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -47,7 +46,7 @@ def _believe(request: GatewayRequest, peer: str) -> None:
         ctx.request_id = given[0].decode()
 
 
-async def authenticate(request: GatewayRequest) -> HTTPResponse | None:
+async def authenticate(request: GatewayRequest) -> ReadyResponse | None:
     """Whose key it is, and whether it may be used now. Raises AuthenticationUnavailable."""
     if request.route is None or request.route.ctx.is_public:
         return None
@@ -67,7 +66,7 @@ async def authenticate(request: GatewayRequest) -> HTTPResponse | None:
     return responses.error(request, refusal) if refusal else None
 
 
-async def admit(request: GatewayRequest) -> HTTPResponse | None:
+async def admit(request: GatewayRequest) -> ReadyResponse | None:
     """Whether the organization has a request left. Raises LimiterUnavailable (RATE_LIMIT_FALLBACK=closed)."""
     found = request.context.credential
     if found is None:

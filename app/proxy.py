@@ -6,21 +6,20 @@ import asyncio
 import time
 
 from loguru import logger
-from sanic import HTTPResponse
 
 from app import responses
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Backend
 from app.core.relay import headers
 from app.core.relay.upstream import Answer, Upstream
-from app.exchange import RelayedResponse
 from app.message import NO_BODY, ClientGone
 from app.outbound import request_head
+from app.ready import ReadyResponse, RelayedResponse
 from app.request import GatewayRequest
 from app.services import Services
 
 
-async def proxy(request: GatewayRequest) -> HTTPResponse | None:
+async def proxy(request: GatewayRequest) -> ReadyResponse | None:
     """Answers with what the backend answers. Raises BackendUnavailable, BackendTimedOut, or the body's own failure."""
     services: Services = request.app.ctx
     credential, exchange, body = request.context.credential, request.exchange, request.message.body

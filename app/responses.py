@@ -6,24 +6,26 @@ import re
 import time
 from typing import Final
 
-from sanic import HTTPResponse
-
 from app.core.envelope import JSON, PROBLEM, render, render_problem
-from app.core.errors import GatewayError, RateLimited
+from app.core.errors import GatewayError, Headers, RateLimited
 from app.core.relay import headers
+from app.ready import ReadyResponse
 from app.request import GatewayRequest
 
 _NOT_WANTED: Final = re.compile(rb"q=0(\.0{0,3})?", re.IGNORECASE)
 
 
-def error(request: GatewayRequest, what: GatewayError) -> HTTPResponse:
+def error(request: GatewayRequest, what: GatewayError) -> ReadyResponse:
     """The answer to a refusal or failure (contract section 3)."""
     request_id, now = request.context.request_id, time.time()
     if isinstance(what, RateLimited) and _asks_for_problem(request):
-        body, fields = render_problem(what, request_id, now)
-        return HTTPResponse(body, status=what.status, headers=dict(fields), content_type=PROBLEM)
-    body, fields = render(what, request_id, now)
-    return HTTPResponse(body, status=what.status, headers=dict(fields), content_type=JSON)
+        return _ready(what.status, PROBLEM, *render_problem(what, request_id, now))
+    return _ready(what.status, JSON, *render(what, request_id, now))
+
+
+def _ready(status: int, content_type: str, body: bytes, fields: Headers) -> ReadyResponse:
+    lines = [f"{name}: {value}\r\n".encode() for name, value in (*fields, ("Content-Type", content_type))]
+    return ReadyResponse(status, lines, body)
 
 
 def _asks_for_problem(request: GatewayRequest) -> bool:

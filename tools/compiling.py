@@ -49,7 +49,9 @@ def _build(stage: Path) -> None:
     os.chdir(compiled.ROOT)
     sources = [str(compiled.source(name).relative_to(compiled.ROOT)) for name in compiled.MODULES]
     options = ["--follow-imports=silent", "--ignore-missing-imports"]
-    extensions = mypycify([*options, *sources], opt_level="2", debug_level="0", group_name=compiled.GROUP, target_dir=str(stage / "c"))
+    extensions = mypycify(
+        [*options, *sources], opt_level="2", debug_level="0", group_name=compiled.GROUP, target_dir=str(stage / "c")
+    )
     command = build_ext(Distribution({"ext_modules": extensions}))
     command.build_lib, command.build_temp = str(stage), str(stage / "o")
     command.ensure_finalized()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -16,7 +17,12 @@ QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-e
 
 def rfc3339(unix_seconds: float) -> str:
     """Whole seconds, UTC, with `Z` (RFC 3339 section 5.6)."""
-    return datetime.fromtimestamp(int(unix_seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rfc3339(int(unix_seconds))
+
+
+@lru_cache(maxsize=256)  # of the ends of minutes and days, and of this second, many answers speak
+def _rfc3339(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def render(error: GatewayError, request_id: str, now: float) -> tuple[bytes, Headers]:
