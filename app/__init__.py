@@ -9,9 +9,9 @@ The way of a request, top-down, and no way back:
     middleware.py  those steps, each a few lines over one noun of the core
     proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
 
-Around it: `__main__.py` (settings, port), workers.py (the processes), descriptors.py (the files they may open) and drain.py (their
-end), services.py (what a worker's requests are served with), health.py, errors.py and responses.py (everything that
-goes wrong, through core/envelope.py).
+Around it: `__main__.py` (settings, port), workers.py (the processes), descriptors.py (the files they may open) and
+drain.py (their end), services.py (what a worker's requests are served with), health.py, errors.py and responses.py
+(everything that goes wrong, through core/envelope.py).
 
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:
