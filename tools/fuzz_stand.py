@@ -24,7 +24,7 @@ KEYS: Final = 500
 START_SECONDS: Final = 30.0
 SEGMENT_SECONDS: Final = 0.001
 """Between two writes, so that they arrive as two."""
-ENDED_SECONDS: Final = 2.0
+ENDED_SECONDS: Final = 5.0
 KEY: Final = b"sk_test_fuzz@@@"
 """What stands for a key where a stream is made; `ask` puts one in its place, which has the same length."""
 Ending = Literal["keep", "close", "reset"]
@@ -51,6 +51,8 @@ class Outcome:
     received: bytes
     is_closed: bool
     arrived: tuple[bytes, ...]
+    is_cut: bool
+    """Whether what was not whole to the backend has ended."""
     requests: tuple[Request, ...]
     """Those that were whole to the backend, in the order in which they became so."""
 
@@ -166,12 +168,12 @@ class Stand:
         ends = list(itertools.accumulate(map(len, pieces)))
         pieces = [sent[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         received, is_closed = await self._talk(pieces, patience_seconds)
-        await self._until_cut()
+        is_cut = script is not None or await self._is_cut()
         self.script = None
         arrived = tuple(data for origin in self.origins if (data := origin.take()))
         self.origins = [origin for origin in self.origins if origin not in self.lost]
         self.lost.clear()
-        return Outcome(received, is_closed, arrived, tuple(self.requests))
+        return Outcome(received, is_closed, arrived, is_cut, tuple(self.requests))
 
     async def _talk(self, pieces: Sequence[bytes], patience_seconds: float) -> tuple[bytes, bool]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -195,13 +197,14 @@ class Stand:
             await writer.wait_closed()
         return received, is_closed
 
-    async def _until_cut(self) -> None:
+    async def _is_cut(self) -> bool:
         """A request that stays unfinished is over when the gateway has closed its connection to the backend."""
         deadline = time.monotonic() + ENDED_SECONDS
         while any(requests_by_h11(each.received).end != "clean" for each in self.origins if each not in self.lost):
-            if self.script is not None or time.monotonic() > deadline:
-                return
+            if time.monotonic() > deadline:
+                return False
             await asyncio.sleep(0.002)
+        return True
 
     def play(self, origin: Origin, script: Script) -> None:
         player = asyncio.get_running_loop().create_task(_play(origin.transport, script))

@@ -266,12 +266,15 @@ class Peer(asyncio.Protocol):
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        fields = self.fields if self._in_head else self.trailers
+        fields = self.fields if self._in_head else self._trailers_with(name)
         if len(fields) >= FIELDS_MAX:
             raise Malformed("too many fields")
-        if not self._in_head and name.lower() in FRAMING:
-            raise Malformed("framing among the trailers")
         fields.append((name, value.rstrip(b" \t")))
+
+    def _trailers_with(self, name: bytes) -> Fields:
+        if name.lower() in FRAMING:
+            raise Malformed("framing among the trailers")
+        return self.trailers
 
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
