@@ -13,7 +13,7 @@ from tools.readers import Reading, Request, answers_by_h11, answers_by_llhttp, r
 MARK: Final = b"GET /mark HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer sk_test_fuzz@@@\r\nConnection: close\r\n\r\n"
 """The last request of every stream: after it the gateway closes, so nobody needs to wait for what does not come."""
 HANG_SECONDS: Final = 8.0
-QUIET_SECONDS: Final = 0.1
+QUIET_SECONDS: Final = 0.2
 
 METHODS: Final = (b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"QUERY", b"FROB")
 KNOWN: Final = frozenset(METHODS[:-1])

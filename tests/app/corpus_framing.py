@@ -72,6 +72,8 @@ LENGTHS: Cases = {
     "two lengths, one zero": (request(b"Content-Length: 0\r\nContent-Length: 5\r\n", b"hello"), 400),
     "two lengths, cases differ": (request(b"content-length: 5\r\nCONTENT-LENGTH: 5\r\n", b"hello"), 400),
     "two lengths in HTTP/1.0": (request(SIZED * 2, b"hello", b"POST /x HTTP/1.0"), 400),
+    "a length of many zeros": (request(b"Content-Length: %b5\r\n" % (b"0" * 20), b"hello"), 400),
+    "a length of very many zeros": (request(b"Content-Length: %b5\r\n" % (b"0" * 5_000), b"hello"), 400),
     "a length of more than the limit": (request(b"Content-Length: 104857601\r\n"), 413),
     "a length just below 2^64": (request(b"Content-Length: 18446744073709551615\r\n"), 413),
     "a length of 2^63": (request(b"Content-Length: 9223372036854775808\r\n"), 413),
