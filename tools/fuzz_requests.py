@@ -190,11 +190,10 @@ def demand(condition: object, what: str, *about: object) -> None:
 
 async def check_stream(stand: Stand, stream: Stream) -> bool:
     """Sends it through the gateway. Whether anything of it was forwarded. Raises Violation."""
-    sent = b"".join(stream.pieces)
-    meant = requests_by_h11(sent)
+    meant = requests_by_h11(b"".join(stream.pieces))
     patience = HANG_SECONDS if meant.end == "clean" else QUIET_SECONDS
     outcome = await stand.ask(stream.pieces, patience_seconds=patience)
-    about = (sent, outcome)
+    meant, about = requests_by_h11(outcome.sent), (outcome,)
     demand(outcome.is_closed or meant.end != "clean", "the gateway hangs", *about)
     seen = outcome.requests
     demand(len(seen) == sum(len(_seen_alike(data)) for data in outcome.arrived), "requests after the answer", *about)

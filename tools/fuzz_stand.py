@@ -45,9 +45,12 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`received`: what the client got. `arrived`: each backend connection's bytes of this turn. `is_closed`: by the
-    gateway, before the client lost its patience."""
+    """`sent` by the client, `received` by it. `arrived`: each backend connection's bytes of this turn.
 
+    `is_closed`: by the gateway, before the client lost its patience.
+    """
+
+    sent: bytes
     received: bytes
     is_closed: bool
     arrived: tuple[bytes, ...]
@@ -173,7 +176,7 @@ class Stand:
         arrived = tuple(data for origin in self.origins if (data := origin.take()))
         self.origins = [origin for origin in self.origins if origin not in self.lost]
         self.lost.clear()
-        return Outcome(received, is_closed, arrived, is_cut, tuple(self.requests))
+        return Outcome(sent, received, is_closed, arrived, is_cut, tuple(self.requests))
 
     async def _talk(self, pieces: Sequence[bytes], patience_seconds: float) -> tuple[bytes, bool]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
