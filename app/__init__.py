@@ -2,15 +2,16 @@
 
 The way of a request, top-down, and no way back:
 
-    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py), strictly
+    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py), strictly.
+                   occupancy.py: how many connections there may be
     exchange.py    one Message and its answer: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic, logs
     server.py      THE order: identify, authenticate, admit; the handler; stamp
     middleware.py  those steps, each a few lines over one noun of the core
     proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
 
-Around it: `__main__.py` (settings, port), workers.py (the processes) and drain.py (their end), services.py (what a
-worker's requests are served with), health.py, errors.py and responses.py (everything that goes wrong, through
-core/envelope.py), ready.py (answers whose fields are ready-made lines).
+Around it: `__main__.py` (settings, port), workers.py (the processes), descriptors.py (the files they may open) and
+drain.py (their end), services.py (what a worker's requests are served with), health.py, errors.py and responses.py
+(everything that goes wrong, through core/envelope.py), ready.py (answers whose fields are ready-made lines).
 
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:

@@ -17,7 +17,7 @@ from loguru import logger
 from sanic.models.server_types import ConnInfo
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from app.core.errors import GatewayError, RequestTimedOut
+from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
 from app.exchange import Exchange
 from app.message import Body, ClientGone, Message
 from app.reader import Reader
@@ -60,6 +60,12 @@ class DoorProtocol(HttpProtocol):
         self._wake_reader: asyncio.Future[None] | None = None
         self._write_left = 0
         self.restart_clock()
+        entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
+        if entry == "drop":
+            self.reset()
+            return
+        if entry == "refuse":
+            self.reader.refuse(TooManyConnections())
         self._task = self.loop.create_task(self.connection_task())
         self._task.add_done_callback(self._task_ended)
 
@@ -160,6 +166,7 @@ class DoorProtocol(HttpProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
         self.reader.hang_up()
+        self.app.ctx.occupancy.leave(self)
         super().connection_lost(exc)
 
     def _end_task(self) -> None:
@@ -240,6 +247,19 @@ class DoorProtocol(HttpProtocol):
             self._give_up(RequestTimedOut())
         else:
             self._end_task()
+
+    @property
+    def waits_since(self) -> float:
+        """Since when the next request is waited for; inf while there is one (Occupancy asks whom it may end)."""
+        reader = self.reader
+        if self.exchange is not None or reader.queue or reader.body is not None:
+            return math.inf
+        return math.inf if self._is_lingering else self.deadline - self._patience_seconds()
+
+    def lose_patience(self, now: float) -> None:
+        """The wait for the next request ends now, as it would at its deadline: others need the room."""
+        self.deadline = now
+        self.check_timeouts(now)
 
     def close_if_idle(self) -> bool:
         """Part of the drain: ends the connection, unless a request is under way or arriving: its answer is the last."""

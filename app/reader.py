@@ -29,6 +29,8 @@ HEAD_BYTES_MAX: Final = 16_384
 """Also for what comes between two pieces of a body: chunk extensions, trailers."""
 FIELDS_MAX: Final = 100
 PIPELINE_MAX: Final = 16
+LENGTH_DIGITS_MAX: Final = 20
+"""Of 2^64, which is as far as llhttp counts. It takes any number of zeros before; int() does not."""
 _LOOKED_AT: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"})
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
@@ -270,6 +272,8 @@ class Reader:
             if key == b"host":
                 hosts.append(value)
             elif key == b"content-length":
+                if len(value) > LENGTH_DIGITS_MAX:
+                    return MalformedRequest("malformed Content-Length")
                 length = int(value)
                 message.has_length = True
             elif key == b"transfer-encoding":

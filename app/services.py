@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self
 
 from loguru import logger
 
+from app import descriptors
 from app.core.changes.feed import ChangeFeed
 from app.core.changes.presence import Presence
 from app.core.changes.presence_message import Worker
@@ -30,6 +31,7 @@ from app.core.process.version import VERSION
 from app.core.redis.link import RedisLink
 from app.core.relay.routing import Router
 from app.core.relay.upstream import Upstream
+from app.occupancy import Occupancy
 
 FIRST_LOOK_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3_600.0
@@ -47,6 +49,7 @@ class Services:
         self.router = Router(settings.backends)
         self.write = write
         self.access_line = access_line if settings.log_format == "json" else console_line
+        self.occupancy = _occupancy(settings)
         self.store = Store(settings.database_url, name="gateway") if settings.database_url else None
         self.redis = RedisLink(settings.redis, name="limits") if settings.redis else None
         self.feed_redis = RedisLink(settings.redis, name="changes") if settings.redis else None
@@ -139,6 +142,16 @@ class Services:
     def can_check_keys(self) -> bool:
         """Whether keys can be told apart: no database is wanted, or it was reached at least once."""
         return self.store is None or self.store.ever_up
+
+
+def _occupancy(settings: GatewaySettings) -> Occupancy:
+    """The bounds as set, or in the same proportion what the file descriptors have room for."""
+    wanted = settings.connections_max
+    possible = min(wanted, descriptors.connections_possible())
+    if possible < wanted:
+        logger.warning(f"CONNECTIONS_MAX is {wanted}, but the limit of open files has room for {possible}")
+    per_address = max(1, settings.connections_per_address_max * possible // wanted)
+    return Occupancy(possible, per_address, settings.trusted_proxies.trusts)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -21,6 +21,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 from loguru import logger
 
+from app import descriptors
 from app.core.process.output import Output
 from app.core.process.settings import GatewaySettings
 from app.core.process.telemetry import configure
@@ -118,6 +119,7 @@ class GatewayWorker(Worker):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
+        descriptors.make_room(settings.connections_max)
         app, doorway = create_app(settings, output.write), Doorway()
         listener = cast(Any, self.sockets[0]).sock
         server: Any = await app.create_server(

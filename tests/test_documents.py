@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_readme_plans_are_the_plans() -> None:
     """The README's plans have the numbers that are applied."""
     for tier, limits in PLANS.items():
         assert f"| {tier} | {limits.per_minute:,} | {limits.per_day:,} | {limits.burst:,} |" in README
+
+
+def test_http_bounds_are_the_bounds() -> None:
+    """Each row of docs/http-bounds.md has the value that its constant, or its variable's default, really has."""
+    text = (ROOT / "docs" / "http-bounds.md").read_text()
+    rows = re.findall(r"^\|[^|]+\| ([\d,]+) \|.*\| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("\n| ") - 6, "a row that is not understood"
+    fields = {name: field for field, names in variables(GatewaySettings).items() for name in names}
+    for value, place in rows:
+        module, _, name = place.rpartition(".")
+        default = GatewaySettings.model_fields[fields[name]].default if not module else None
+        known = default if not module else getattr(importlib.import_module(module), name)
+        assert float(value.replace(",", "")) == known, place
 
 
 def test_decisions_explain_every_dependency() -> None:

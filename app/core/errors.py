@@ -110,6 +110,17 @@ class AuthenticationUnavailable(GatewayError):
     headers = (("Retry-After", "1"),)
 
 
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+class TooManyConnections(GatewayError):
+    """The worker, or the client's address, has as many as it may have, and all are busy."""
+
+    status = 503
+    message = "too many connections"
+    headers = (("Retry-After", "1"),)
+
+
 # --- how much -------------------------------------------------------------------------------------------------------
 
 

@@ -55,11 +55,33 @@ MALFORMED = {
     "both framings, other order": HEAD_OK + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
     "coding gzip": HEAD_OK + b"Transfer-Encoding: gzip\r\n\r\nok",
     "coding gzip, chunked": HEAD_OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "coding gzip for 103": b"HTTP/1.1 103 Hints\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + OK,
+    "coding gzip for 204": b"HTTP/1.1 204 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     "coding chunked twice": HEAD_OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "bare LF in a value": HEAD_OK + b"X: y\nSet-Cookie: evil=1\r\nContent-Length: 2\r\n\r\nok",
     "bare CR in a value": HEAD_OK + b"X: y\rSet-Cookie: evil=1\r\nContent-Length: 2\r\n\r\nok",
     "NUL in a value": HEAD_OK + b"X: y\0z\r\nContent-Length: 2\r\n\r\nok",
     "space before the colon": HEAD_OK + b"Content-Length : 2\r\n\r\nok",
+    "an interim answer too many": b"HTTP/1.1 103 Hints\r\n\r\n" * 17 + OK,
+    "interim answers without end": b"HTTP/1.1 103 Hints\r\n\r\n" * 50_000,
+    "an interim answer without end": b"HTTP/1.1 103 Hints\r\nX: " + b"y" * 1_000_000,
+    "protocols switched unasked": b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" + OK,
+    "status 000": b"HTTP/1.1 000 Zero\r\nContent-Length: 2\r\n\r\nok",
+    "a length beyond 2^64": HEAD_OK + b"Content-Length: 18446744073709551618\r\n\r\nok",
+    "a length with a sign": HEAD_OK + b"Content-Length: +2\r\n\r\nok",
+    "a coding in quotes": HEAD_OK + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+    "a coding after a vertical tab": HEAD_OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "bare LF everywhere": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+    "a name with a space": HEAD_OK + b"X Y: z\r\nContent-Length: 2\r\n\r\nok",
+    "a name beyond ASCII": HEAD_OK + b"X\xc3\xa9: z\r\nContent-Length: 2\r\n\r\nok",
+    **{
+        f"{control:#04x} in a value": HEAD_OK + b"X: a%cb\r\nContent-Length: 2\r\n\r\nok" % control
+        for control in (*range(9), *range(10, 32), 127)
+    },
+    **{
+        f"{control!r} in the reason": b"HTTP/1.1 200 O%bK\r\nContent-Length: 2\r\n\r\nok" % control
+        for control in (b"\0", b"\x01", b"\x0b", b"\x1b", b"\x7f", b"\r", b"\n")
+    },
     "folded line": HEAD_OK + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
     "no name": HEAD_OK + b": b\r\nContent-Length: 2\r\n\r\nok",
     "too many fields": HEAD_OK + b"X: y\r\n" * 300 + b"\r\n",
@@ -82,6 +104,10 @@ CUT_SHORT = {
     "chunk": (b"Transfer-Encoding: chunked\r\n\r\n", b"a\r\nhello"),
     "between chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n"),
     "in the trailers": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n0\r\nX: y\r\n"),
+    "framing in the trailers": (
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    ),
     "bad chunk size": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\nxyz\r\n"),
     "bad chunk end": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n"),
     "endless trailer": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n0\r\nX: " + b"y" * 1_000_000),

@@ -11,6 +11,7 @@ from sanic import Sanic
 from app.core.errors import GatewayError
 from app.door import DoorProtocol
 from app.message import ClientGone, Message
+from app.occupancy import Occupancy
 from app.request import GatewayRequest
 
 TURNS = 20
@@ -152,4 +153,5 @@ def sanic_app(name: str, log: Callable[..., None] | None = None) -> Sanic[Any, A
     app.config.AUTO_EXTEND = False
     app.ctx.access_line = log or (lambda **fields: None)
     app.ctx.write = lambda line: None
+    app.ctx.occupancy = Occupancy(1_000_000, 1_000_000, lambda ip: True)
     return app

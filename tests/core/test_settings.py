@@ -64,6 +64,7 @@ def test_defaults(read: Read) -> None:
     assert (found.backend_connect_seconds, found.backend_idle_seconds) == (2, 30)
     assert found.key_ttl_seconds == 900
     assert found.request_bytes_max == 104_857_600
+    assert (found.connections_max, found.connections_per_address_max) == (10_000, 5_000)
     assert found.rate_limit_fallback == "local"
     assert found.rate_limit_ietf_headers
     assert found.shutdown_seconds == 30
@@ -159,6 +160,8 @@ def test_every_mistake_at_once(problems: Problems) -> None:
         ("BACKEND_CONNECT_TIMEOUT", ["0", ".5.", "soon"]),
         ("API_KEY_CACHE_TTL", ["0", "15m", "86401"]),
         ("SHUTDOWN_TIMEOUT", ["0", "never"]),
+        ("CONNECTIONS_MAX", ["0", "1000001", "many"]),
+        ("CONNECTIONS_PER_ADDRESS_MAX", ["0", "-1"]),
         ("REQUEST_MAX_BYTES", ["0", "-5", "1MB", "9" * 19]),
         ("LOG_LEVEL", ["warning", "trace"]),
         ("LOG_FORMAT", ["text"]),

@@ -116,6 +116,10 @@ class GatewaySettings(ServerSettings):
         default=(), validation_alias="VALID_API_KEYS", repr=False
     )
     key_ttl_seconds: Annotated[float, seconds(DAY_SECONDS)] = Field(default=900.0, validation_alias="API_KEY_CACHE_TTL")
+    connections_max: Annotated[int, whole(1, 1_000_000)] = Field(default=10_000, validation_alias="CONNECTIONS_MAX")
+    connections_per_address_max: Annotated[int, whole(1, 1_000_000)] = Field(
+        default=5_000, validation_alias="CONNECTIONS_PER_ADDRESS_MAX"
+    )
     request_bytes_max: Annotated[int, whole(1, 2**50)] = Field(
         default=104_857_600, validation_alias="REQUEST_MAX_BYTES"
     )

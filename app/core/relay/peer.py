@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Literal, cast
 
 import httptools
 
 from app.core.errors import BackendUnavailable
 from app.core.model import Backend
+from app.core.relay.headers import FRAMING
 
 Fields = list[tuple[bytes, bytes]]
 Interim = Callable[[int, Fields], None]
@@ -22,6 +25,15 @@ FIELDS_MAX: Final = 256
 INTERIM_MAX: Final = 16
 BUFFER_BYTES_HIGH: Final = 262_144
 WRITE_BYTES_HIGH: Final = 262_144
+
+
+_REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+@lru_cache(maxsize=1024)  # the reasons that backends use are few
+def _is_reason(reason: bytes) -> bool:
+    """RFC 9112 section 4. llhttp takes any control character but the two of a line's end."""
+    return _REASON.fullmatch(reason) is not None
 
 
 class Malformed(Exception):
@@ -256,14 +268,19 @@ class Peer:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        fields = self.fields if self._in_head else self.trailers
+        fields = self.fields if self._in_head else self._trailers_with(name)
         if len(fields) >= FIELDS_MAX:
             raise Malformed("too many fields")
         fields.append((name, value.rstrip(b" \t")))
 
+    def _trailers_with(self, name: bytes) -> Fields:
+        if name.lower() in FRAMING:
+            raise Malformed("framing among the trailers")
+        return self.trailers
+
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
-        if version not in ("1.1", "1.0") or status > 999:
+        if version not in ("1.1", "1.0") or status > 999 or not _is_reason(self.reason):
             raise Malformed(f"HTTP/{version} {status}")
         if status < 200:
             self._interim(status)
@@ -283,12 +300,11 @@ class Peer:
         self._interim_count += 1
         if status < 100 or status == 101 or self._interim_count > INTERIM_MAX:
             raise Malformed(f"status {status}, interim answer {self._interim_count}")
+        self._framing(status)
         if self._on_interim is not None:
             self._on_interim(status, self.fields)
 
     def _framing(self, status: int) -> Framing:
-        if self._head_only or status in (204, 304):
-            return "none"
         framing: Framing = "close"
         for name, value in self.fields:
             key = name.lower()
@@ -298,7 +314,7 @@ class Peer:
                 framing = "chunked"
             elif key == b"content-length":
                 framing = "length"
-        return framing
+        return "none" if self._head_only or status in (204, 304) else framing
 
     def on_body(self, data: bytes) -> None:
         if self._head_only:
