@@ -39,6 +39,17 @@ def address(text: str) -> str | None:
     return str(found)
 
 
+def subscriber(ip: str) -> str:
+    """Who counts as one client: an IPv4 address, or an IPv6 /64, since that is what a single line or machine is given
+    (RFC 6177). Text that is no address stands for itself."""
+    if ":" not in ip:
+        return ip
+    canonical = address(ip)
+    if canonical is None or ":" not in canonical:
+        return canonical or ip
+    return str(ipaddress.ip_network((canonical, 64), strict=False))
+
+
 def _is_port(text: str) -> bool:
     return text[:1] == ":" and text[1:].isascii() and text[1:].isdigit()
 
