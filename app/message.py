@@ -25,6 +25,8 @@ _LINE: Final = re.compile(
 )
 """Only what can be forwarded byte for byte: origin form, and `*` for OPTIONS (RFC 9112 section 3). A fragment (`#`)
 belongs to no request target."""
+_USER_INFO: Final = re.compile(rb"(?<=:)//[^/?#]*@")
+"""Of an absolute target, which is refused: a name and a password are nothing for the log."""
 _METHOD: Final = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d})(?: |\Z)" % METHOD_BYTES_MAX)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 """uri-host and port (RFC 9110 section 7.2)."""
@@ -194,10 +196,11 @@ class Message:
         self.method = method[1]
         if self.method == b"CONNECT":
             return MalformedRequest(NO_TUNNELS)
-        self.target, _, _ = line[method.end() :].partition(b" ")
-        if len(self.target) > TARGET_BYTES_MAX:
+        target, _, _ = line[method.end() :].partition(b" ")
+        self.target = _USER_INFO.sub(b"//", target.partition(b"#")[0])
+        if len(target) > TARGET_BYTES_MAX:
             return TargetTooLong()
-        if _LINE.fullmatch(b"%b %b HTTP/1.1" % (self.method, self.target)) is None:
+        if _LINE.fullmatch(b"%b %b HTTP/1.1" % (self.method, target)) is None:
             return MalformedRequest(TARGET_EXPECTED)
         return MalformedRequest("malformed request line, expected HTTP/1.1 or HTTP/1.0 after one space")
 

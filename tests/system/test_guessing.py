@@ -42,9 +42,7 @@ def guess_until_refused(gateway: Gateway, address: str = GUESSER) -> list[int]:
 @pytest.fixture
 def gateway(start: Start, database_url: str) -> Gateway:
     add_organization(database_url)
-    return start(
-        DATABASE_URL=database_url, VALID_API_KEYS=f"{STATIC_KEY}:org_1:premium", TRUSTED_PROXIES="127.0.0.1"
-    )
+    return start(DATABASE_URL=database_url, VALID_API_KEYS=f"{STATIC_KEY}:org_1:premium", TRUSTED_PROXIES="127.0.0.1")
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def access_line(
         "timestamp": timestamp(started_at),
         "level": _level(status),
         "method": method,
-        "path": redact(path) if "sk_" in path else path,
+        "path": redact(path) if "sk_" in path or "sk%" in path or "@" in path else path,
         "status": status,
         "duration_ms": round(duration_seconds * 1000, 3),
         "bytes": body_bytes,
