@@ -14,9 +14,10 @@ from psycopg import sql as compose
 
 from app.core.keys.credential import digest, mint
 from tests.app.test_backend_failures import CUT_SHORT, HEAD_OK, MALFORMED
-from tests.backend import OK, Backend, Connection
+from tests.backend import Backend, Connection
+from tests.command import run
 from tests.gateway import Gateway, until
-from tests.tenants import add_key, add_organization, sql
+from tests.tenants import ACME, add_key, add_organization, sql
 from tools.embedded import RedisServer, free_port
 
 Start = Callable[..., Gateway]
@@ -72,7 +73,12 @@ class Marks:
         ]
         valid = f"Bearer {self.keys['valid']}"
         pairs = [(targets[0], each) for each in given] + [(target, valid) for target in targets[1:]]
-        endings = ["\r\n", "Bad Name: x\r\n\r\n", "Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "Upgrade: x\r\n\r\n"]
+        endings = [
+            "\r\n",
+            "Bad Name: x\r\n\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "Upgrade: x\r\n\r\n",
+        ]
         for target, authorization in pairs:
             for ending in endings:
                 yield self._request(target, authorization, ending).encode()
@@ -152,8 +158,8 @@ def test_no_secret_of_a_request_comes_out(
             BACKEND_TIMEOUT="1",
         )
         answers = [ask(gateway, request) for request in marks.requests()]
-        for chunk_line in (b"fffff", b"xyz", b"-1", b"5"):
-            answers.append(ask(gateway, marks.upload(chunk_line), is_all=True))
+        uploads = [marks.upload(chunk_line) for chunk_line in (b"fffff", b"xyz", b"-1", b"5")]
+        answers += [ask(gateway, upload, is_all=True) for upload in uploads]
         answers.append(gateway.get(f"/other/x?{marks.query}", key=marks.keys["valid"], Cookie=marks.cookie).head)
         cookie = f"Set-Cookie: session={marks.set_cookie}\r\n".encode()
         broken = [HEAD_OK + cookie + each.removeprefix(HEAD_OK) for each in MALFORMED.values() if len(each) < 10_000]
@@ -180,3 +186,90 @@ def _once(data: bytes) -> Callable[[Connection], None]:
         connection.send(data)
 
     return script
+
+
+def test_no_secret_of_the_admin_app_comes_out(start: Start, database_url: str, redis_server: RedisServer) -> None:
+    """Tokens, queries, cookies and the keys that are made or asked about are in no log, table, command or error."""
+    marks = Marks(database_url)
+    key, wrong = marks.keys["unknown"], mark("wrong-token-that-is-long-enough")
+    marks.proxy = wrong
+    with Monitor(redis_server.port) as monitor:
+        admin = start(
+            module="admin",
+            DATABASE_URL=database_url,
+            REDIS_URL=redis_server.url,
+            ADMIN_TOKENS=f"ops:owner:{ADMIN_TOKEN}",
+            LOG_LEVEL="debug",
+        )
+
+        def call(line: str, token: str = f"Bearer {ADMIN_TOKEN}", body: str = "", fields: str = "") -> bytes:
+            head = f"{line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nAuthorization: {token}\r\n"
+            head += f"Cookie: session={marks.cookie}\r\nContent-Type: application/json\r\n{fields}"
+            return ask(admin, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+
+        new = f'{{"organization_id": "{ACME}", "name": "new"}}'
+        made = call("POST /v1/keys", body=new, fields="Idempotency-Key: once\r\n")
+        marks.keys["made"] = made.partition(b'"api_key":"')[2][:40].decode()
+        assert len(marks.keys["made"][12:]) == 28
+        answers = [
+            call("POST /v1/keys", body=new, fields="Idempotency-Key: once\r\n"),
+            call(f"GET /v1/keys?cursor={marks.query}"),
+            call(f"GET /v1/keys?organization_id={marks.query}"),
+            call(f"GET /v1/keys/{key}"),
+            call(f"GET /nothing/{key}?{marks.query}"),
+            call("POST /v1/explain", body=f'{{"api_key": "{key}"}}'),
+            call("POST /v1/explain", body=f'{{"api_key": "{marks.keys["made"]}"}}'),
+            call("POST /v1/explain", body=f'{{"api_key": ["{key}"]}}'),
+            call("POST /v1/explain", body=f'{{"api_key": "{key}'),
+            call("POST /v1/keys", body=f'{{"organization_id": "{marks.body}", "name": 7}}'),
+            call("GET /v1/keys", token=f"Bearer {wrong}"),
+            call("GET /v1/keys", token=f"Basic {wrong}"),
+            call("GET /v1/keys", token=f"Bearer {ADMIN_TOKEN}x"),
+            call("GET /v1/keys", token=f"Bearer {ADMIN_TOKEN}\r\nBad Name: {wrong}"),
+            call(f"GET http://guest:{wrong}@admin/v1/keys?x={marks.query}"),
+            call(f"GET {marks.query}:{wrong}@x"),
+        ]
+        admin.stop()
+    assert {201, 200, 400, 401, 404, 422} <= {int(each[9:12]) for each in answers if each}
+    for answer in answers:
+        assert marks.found_in(answer) == [], answer
+    for line in admin.output.splitlines():
+        assert marks.found_in(line) == [], line
+    assert marks.found_in(monitor.heard) == []
+    assert marks.found_in(rows(database_url)) == []
+
+
+def echo(connection: Connection) -> None:
+    """A Redis older than HELLO, which repeats what it did not understand."""
+    while connection.more():
+        words = [word for word in connection.buffer.split(b"\r\n") if word[:1] not in b"*$"]
+        connection.buffer = b""
+        said = b" ".join(b"`%b`," % word for word in words[1:])
+        connection.send(b"-ERR unknown command `%b`, with args beginning with: %b\r\n" % (words[0], said) * 2)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_password_of_a_dependency_comes_out(log_format: str, start: Start, postgres_uri: str) -> None:
+    """PostgreSQL and Redis that are away, refuse the user or repeat the password: the log says so without it."""
+    password = mark("pass.word")
+    if log_format == "json":
+        database = f"postgresql://guest:{password}@127.0.0.1:{free_port()}/gateway"
+    else:
+        database = f"postgresql://nobody:{password}@/gateway?{postgres_uri.partition('?')[2]}"
+    with Backend(echo) as old_redis:
+        shared = {
+            "DATABASE_URL": database,
+            "REDIS_URL": f"redis://:{password}@127.0.0.1:{old_redis.port}/0",
+            "LOG_LEVEL": "debug",
+            "LOG_FORMAT": log_format,
+        }
+        gateway = start(**shared, wait=False)
+        admin = start(**shared, module="admin", ADMIN_TOKENS=f"ops:owner:{ADMIN_TOKEN}")
+        until(gateway.answers, "the gateway to answer")
+        assert gateway.get("/x", key=mint("test")).status == 503
+        for each in (gateway, admin):
+            health = each.get("/health", key=None).body + each.get("/health/ready", key=None).body
+            until(lambda each=each: "unknown command" in each.output, "Redis to be missed")  # type: ignore[misc]
+            assert password not in each.output + health.decode()
+    assert password not in run("db", "migrate", DATABASE_URL=database).stderr
+    assert password not in run("tools.orgs", "list", DATABASE_URL=database).stderr
