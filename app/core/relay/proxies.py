@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from app.core.process.redaction import redact
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 REMEMBERED_MAX = 4096
 """Answers of `trusts` that are kept. Routers have tens of addresses; the bound is against everybody else."""
@@ -114,5 +116,5 @@ def _network(entry: str) -> Network:
         return ipaddress.ip_network(entry, strict=False)  # 10.1.2.3/8 is how people write 10.0.0.0/8
     except ValueError:
         raise ValueError(
-            f"{entry[:60]!r} is no IP address or network, expected addresses and networks, or '*'"
+            f"{redact(entry)[:60]!r} is no IP address or network, expected addresses and networks, or '*'"
         ) from None
