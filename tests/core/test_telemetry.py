@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -118,6 +119,19 @@ def test_console() -> None:
     """The readable form is a line a message, with what was bound to it."""
     told, _ = say("logger.bind(port=8080).info('started')", log_format="console")
     assert told.rstrip().endswith("info  started port=8080")
+
+
+def test_nobody_else_writes_a_console_line() -> None:
+    """Text from outside in a message, a field or an exception steers no terminal, and begins no line."""
+    code = r"""
+        logger.bind(who="\x1b[2J\x9b1m").info("a\x7f\r\n12:00:00.000 error b")
+        try: raise ValueError("c\x1b\n12:00:00.000 error d")
+        except ValueError: logger.exception("e")
+    """
+    told, _ = say(code, log_format="console")
+    assert [letter for letter in told if not letter.isprintable() and letter != "\n"] == []
+    assert told.count(r"\x1b") == 2
+    assert len(re.findall(r"^\S", told, re.MULTILINE)) == 3, "two messages and the head of a traceback"
 
 
 def test_lost_text_does_not_stop_a_line() -> None:

@@ -6,6 +6,7 @@ JSON or readable lines, through the one writer that the access lines use too (ou
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ EXTRA_CHARACTERS_MAX: Final = 512
 TRACEBACK_CHARACTERS_MAX: Final = 32_768
 """Before the line is made to fit: a bound on the work, not on the result."""
 FOREIGN: Final = ("sanic", "gunicorn", "asyncio", "coredis", "psycopg")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 CHATTY: Final = ("coredis", "psycopg")
 """Libraries that log every failed attempt, with tracebacks. Our modules tell of an outage when it begins and ends."""
 
@@ -144,8 +146,14 @@ def _dump(fields: dict[str, object]) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def _steady(value: object) -> str:
+    """Text that neither begins a line of its own nor steers a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value)).replace("\n", "\n  ")
+
+
 def _console(record: Any) -> bytes:
-    extra = " ".join(f"{name}={_extra(value)}" for name, value in record["extra"].items())
-    head = f"{timestamp(record['time'].timestamp())[11:23]} {_level(record['level'].no):5} {redact(record['message'])}"
-    text = "\n".join(part for part in (f"{head} {extra}".rstrip(), _exception(record)) if part)
+    extra = " ".join(f"{name}={_steady(_extra(value))}" for name, value in record["extra"].items())
+    said = _steady(redact(record["message"]))
+    head = f"{timestamp(record['time'].timestamp())[11:23]} {_level(record['level'].no):5} {said}"
+    text = "\n".join(part for part in (f"{head} {extra}".rstrip(), _steady(_exception(record))) if part)
     return f"{text}\n".encode("utf-8", "backslashreplace")
