@@ -94,6 +94,31 @@ def test_tracebacks_are_one_field_and_bounded() -> None:
     assert found["exception"].endswith("üüü")
 
 
+def test_a_chain_without_end_is_one_line() -> None:
+    """An exception with a thousand causes, and one whose text cannot be had, are lines like all others."""
+    code = """
+        def chain(depth):
+            try: raise ValueError("deep")
+            except ValueError:
+                if depth: chain(depth - 1)
+                raise KeyError("end")
+        try: chain(900)
+        except KeyError: logger.exception("chained")
+        class Mute(Exception):
+            def __str__(self): raise RuntimeError("no")
+        logger.bind(who=Mute()).info("bound")
+        try: raise Mute
+        except Mute: logger.exception("mute")
+    """
+    told, errors = say(code)
+    first, second, third = (json.loads(line) for line in told.splitlines())
+    assert first["message"] == "chained"
+    assert first["exception"].endswith("KeyError: 'end'")
+    assert second["message"] == "a message of __main__ cannot be shown: RuntimeError"
+    assert third["message"] == "mute"
+    assert errors == ""
+
+
 def test_uncaught_exceptions_are_logged() -> None:
     """An exception that ends the process is a line of its log."""
     (found,) = lines("raise RuntimeError('the end')")

@@ -39,8 +39,9 @@ def configure(level: str, log_format: str, write: Write) -> None:
     """
     render = _json if log_format == "json" else _console
     logger.remove()
+    logger.configure(patcher=_set_exception_aside)
     logger.add(
-        lambda message: write(render(message.record)),
+        lambda message: write(_rendered(render, message.record)),
         level=LEVELS[level],
         format=lambda record: "",  # the sink renders the record itself
         backtrace=False,
@@ -49,6 +50,20 @@ def configure(level: str, log_format: str, write: Write) -> None:
     _take_over_logging(level)
     logging.captureWarnings(True)
     sys.excepthook = _on_uncaught
+
+
+def _set_exception_aside(record: Any) -> None:
+    """loguru would format it too, recursively; for a long chain that fails, and what it prints then is not redacted."""
+    record["caught"], record["exception"] = record["exception"], None
+
+
+def _rendered(render: Callable[[Any], bytes], record: Any) -> bytes:
+    """The line of a record. Never raises: loguru would print the whole record, unredacted, to standard error."""
+    try:
+        return render(record)
+    except Exception as error:  # noqa: BLE001 - texts and exceptions of any library come by here
+        record.update(message=f"a message of {record['name']} cannot be shown: {type(error).__name__}", caught=None)
+        return render({**record, "extra": {}})
 
 
 def _take_over_logging(level: str) -> None:
@@ -88,7 +103,7 @@ def _level(number: int) -> str:
 
 def _exception(record: Any) -> str:
     """The traceback of a record, or "". Its end says most, so its beginning is what a bound takes away."""
-    caught = record["exception"]
+    caught = record["caught"]
     if caught is None or caught.value is None:
         return ""
     return redact("".join(traceback.format_exception(caught.type, caught.value, caught.traceback))).rstrip()[
