@@ -73,6 +73,33 @@ async def test_static_keys_come_first(database: Database) -> None:
     assert database.asked == []
 
 
+class Incomparable(bytes):
+    """A key that fails whoever compares it."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("a key was compared by its bytes")
+
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__
+
+    def __hash__(self) -> int:
+        raise AssertionError("a key was looked up by its bytes")
+
+
+async def test_no_key_is_compared(database: Database) -> None:
+    """Static, stored, unknown and malformed keys are told apart by digests alone: time tells nothing about a key."""
+    async with KeyRing(database.load, database.load_many, {digest(b"static-key"): credential(7)}, 900) as ring:
+        database.hold_key(1)
+        for text, found in (
+            (b"static-key", credential(7)),
+            (key(1), credential(1)),
+            (key(2), UNKNOWN),
+            (b"x", UNKNOWN),
+        ):
+            for _ in range(2):
+                assert await ring.fetch(Incomparable(text)) == found
+            assert ring.find(Incomparable(text)) == found
+
+
 async def test_without_a_database() -> None:
     """Without a database, whatever is not static is unknown at once."""
     async with KeyRing(None, None, {digest(b"static-key"): credential(1)}, 900) as ring:
