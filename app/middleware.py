@@ -58,9 +58,11 @@ async def authenticate(request: GatewayRequest) -> HTTPResponse | None:
     key = key.strip(b" ")
     if len(given) != 1 or scheme.lower() != b"bearer" or not key or b" " in key:
         return responses.error(request, MalformedCredential())
-    found = request.app.ctx.ring.find(key) or await _look_up(request, key)
-    if isinstance(found, TooManyFailedKeys):
-        return responses.error(request, found)
+    found = request.app.ctx.ring.find(key)
+    if found is None:
+        found = await _look_up(request, key)
+        if isinstance(found, TooManyFailedKeys):
+            return responses.error(request, found)
     if found is UNKNOWN:
         return responses.error(request, UnknownKey())
     request.context.credential = found
