@@ -45,6 +45,11 @@ class AdminRequest(Request[Any, Context]):
                 raise
             super().__init__(b"*", *arguments, **options)
 
+    @property
+    def path(self) -> str:
+        """Sanic's fails for an absolute target without a path, `http://host` (RFC 9112 section 3.2.2: that is `/`)."""
+        return (self._parsed_url.path or b"/").decode()
+
     @staticmethod
     def make_context() -> Context:
         return Context()

@@ -5,11 +5,12 @@ A token that was right from an address once never waits there, so nobody who gue
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from app.core.relay.proxies import subscriber
 
 FREE_FAILURES: Final = 3
 """Typing errors happen."""
@@ -30,7 +31,7 @@ class _Record:
 
 
 class Throttle:
-    """Failures by address (by /64 for IPv6: one machine has a whole network). Times are `monotonic` seconds."""
+    """Failures by address (`subscriber`: a /64 of IPv6 is one). Times are `monotonic` seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -39,7 +40,7 @@ class Throttle:
 
     def wait_seconds(self, address: str, digest: bytes) -> float:
         """How long an attempt has to wait before its token is looked at. More than WAIT_SECONDS_MAX: refuse it."""
-        place = _place(address)
+        place = subscriber(address)
         record = self._records.get(place)
         now = self._monotonic()
         if record is None or (place, digest) in self._proven:
@@ -54,7 +55,7 @@ class Throttle:
 
     def failed(self, address: str) -> int:
         """Notes a wrong token; returns how many there were of late."""
-        place = _place(address)
+        place = subscriber(address)
         record = self._records.setdefault(place, _Record())
         self._records.move_to_end(place)
         if len(self._records) > ADDRESSES_MAX:
@@ -65,7 +66,7 @@ class Throttle:
 
     def succeeded(self, address: str, digest: bytes) -> None:
         """Notes that this token is right: from this address it waits no more."""
-        pair = (_place(address), digest)
+        pair = (subscriber(address), digest)
         self._proven[pair] = None
         self._proven.move_to_end(pair)
         if len(self._proven) > PROVEN_MAX:
@@ -76,9 +77,3 @@ def _pause(failures: int) -> float:
     if failures < FREE_FAILURES:
         return 0.0
     return min(PAUSE_SECONDS_MAX, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - FREE_FAILURES, 10))
-
-
-def _place(address: str) -> str:
-    if ":" not in address:
-        return address
-    return str(ipaddress.ip_network(f"{address}/64", strict=False))

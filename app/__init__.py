@@ -16,8 +16,9 @@ drain.py (their end), services.py (what a worker's requests are served with), he
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:
 
-    keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, unknown_keys, changelog · refresh
-               and refresher (what keeps it fresh) · usage (last_used_at) · static_key · holding (what a ring has)
+    keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, digest_memory, changelog ·
+               refresh and refresher (what keeps it fresh) · failed_keys (who guesses) · usage (last_used_at) ·
+               static_key · holding (what a ring has)
     limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
                limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
     relay/     routing · headers · proxies (whom to believe) · upstream (the pool) over peer (one connection)

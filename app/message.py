@@ -26,6 +26,9 @@ _LINE: Final = re.compile(
 )
 """Only what can be forwarded byte for byte: origin form, and `*` for OPTIONS (RFC 9112 section 3). A fragment (`#`)
 belongs to no request target."""
+_USER_INFO: Final = re.compile(rb"(?<=:)//[^/?#]*@")
+"""Of an absolute target (RFC 3986 section 3.2.1)."""
+_INVISIBLE: Final = re.compile(rb"[^\x21-\x7e]")
 _METHOD: Final = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d})(?: |\Z)" % METHOD_BYTES_MAX)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 """uri-host and port (RFC 9110 section 7.2)."""
@@ -220,10 +223,11 @@ class Message:
         self.method = method[1]
         if self.method == b"CONNECT":
             return MalformedRequest(NO_TUNNELS)
-        self.target, _, _ = line[method.end() :].partition(b" ")
-        if len(self.target) > TARGET_BYTES_MAX:
+        target, _, _ = line[method.end() :].partition(b" ")
+        self.target = _loggable(target)
+        if len(target) > TARGET_BYTES_MAX:
             return TargetTooLong()
-        if _LINE.fullmatch(b"%b %b HTTP/1.1" % (self.method, self.target)) is None:
+        if _LINE.fullmatch(b"%b %b HTTP/1.1" % (self.method, target)) is None:
             return MalformedRequest(TARGET_EXPECTED)
         return MalformedRequest("malformed request line, expected HTTP/1.1 or HTTP/1.0 after one space")
 
@@ -233,6 +237,11 @@ class Message:
         if not self.has_expectation or self.version == "1.0" or self.body is NO_BODY:
             return False
         return any(value.strip().lower() == b"100-continue" for value in headers.values(self.fields, b"expect"))
+
+
+def _loggable(target: bytes) -> bytes:
+    """Of a refused target, what may stand in the log: no fragment, no password, nothing that a terminal would obey."""
+    return _INVISIBLE.sub(lambda found: b"\\x%02x" % found[0][0], _USER_INFO.sub(b"//", target.partition(b"#")[0]))
 
 
 def begins_like_a_request(data: bytes) -> bool:

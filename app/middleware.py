@@ -11,9 +11,9 @@ from typing import Final
 from sanic.response import BaseHTTPResponse
 
 from app import responses
-from app.core.errors import LimiterUnavailable, MalformedCredential, MissingCredential, UnknownKey
+from app.core.errors import LimiterUnavailable, MalformedCredential, MissingCredential, TooManyFailedKeys, UnknownKey
 from app.core.keys import credential
-from app.core.keys.keyring import UNKNOWN
+from app.core.keys.keyring import UNKNOWN, Found
 from app.core.limits import announce
 from app.core.process.request_id import new_request_id
 from app.core.relay import headers
@@ -57,13 +57,29 @@ async def authenticate(request: GatewayRequest) -> ReadyResponse | None:
     key = key.strip(b" ")
     if len(given) != 1 or scheme.lower() != b"bearer" or not key or b" " in key:
         return responses.error(request, MalformedCredential())
-    ring = request.app.ctx.ring
-    found = ring.find(key) or await ring.fetch(key)
+    found = request.app.ctx.ring.find(key)
+    if found is None:
+        found = await _look_up(request, key)
+        if isinstance(found, TooManyFailedKeys):
+            return responses.error(request, found)
     if found is UNKNOWN:
         return responses.error(request, UnknownKey())
     request.context.credential = found
     refusal = credential.refusal(found, request.context.started_at)
     return responses.error(request, refusal) if refusal else None
+
+
+async def _look_up(request: GatewayRequest, key: bytes) -> Found | TooManyFailedKeys:
+    """Beyond memory, unless too many wrong keys came from this address: then the database is not asked."""
+    ring, failed_keys, address = request.app.ctx.ring, request.app.ctx.failed_keys, request.context.client_ip
+    wait_seconds = failed_keys.wait_seconds(address)
+    if wait_seconds and not ring.has_met(key):
+        return TooManyFailedKeys(wait_seconds)
+    is_repeated = ring.is_reading(key)
+    found: Found = await ring.fetch(key)
+    if found is UNKNOWN and not is_repeated:
+        failed_keys.note(address)
+    return found
 
 
 async def admit(request: GatewayRequest) -> ReadyResponse | None:

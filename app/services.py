@@ -19,6 +19,7 @@ from app.core.changes.presence import Presence
 from app.core.changes.presence_message import Worker
 from app.core.data.store import Store, StoreUnavailable
 from app.core.keys.credential import digest
+from app.core.keys.failed_keys import FailedKeys
 from app.core.keys.keyring import KeyRing
 from app.core.keys.static_key import StaticKey
 from app.core.keys.usage import UseRecorder
@@ -63,6 +64,7 @@ class Services:
             static_credentials(settings.static_keys),
             settings.key_ttl_seconds,
         )
+        self.failed_keys = FailedKeys()
         self.uses = UseRecorder(store.record_use) if store else UseRecorder(_forget)
         self.feed: ChangeFeed[Any] = ChangeFeed(self.feed_redis, store.changes_after if store else None, self._apply)
         self.limiter = Limiter(

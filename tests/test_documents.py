@@ -12,8 +12,12 @@ import pytest
 from dotenv import dotenv_values
 
 import db.__main__ as database
+from app.core.errors import TooManyFailedKeys
+from app.core.keys.failed_keys import FAILURE_SECONDS, FAILURES_AT_ONCE, WAIT_SECONDS_MAX
+from app.core.keys.keyring import MET_SECONDS
 from app.core.model import PLANS
 from app.core.process.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
+from app.core.relay import headers
 from tools import keygen, orgs, procfile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,6 +107,36 @@ def test_readme_links_lead_somewhere() -> None:
     """Relative links of the README lead to files."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_security_names_tests_that_exist() -> None:
+    """Every test and file that SECURITY.md leans on is there."""
+    text = (ROOT / "SECURITY.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, test in named:
+        source = (ROOT / path).read_text()
+        assert not test or re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{path}::{test}"
+
+
+def test_security_has_the_figures_that_apply() -> None:
+    """The figures of SECURITY.md's bucket of wrong keys, and its answer, are those of the code."""
+    text = (ROOT / "SECURITY.md").read_text().replace("\n", " ")
+    assert f"may present {FAILURES_AT_ONCE} different wrong keys, then one a second" in text
+    assert f"with `Retry-After` ({WAIT_SECONDS_MAX:.0f} seconds at most)" in text
+    assert (FAILURE_SECONDS, MET_SECONDS) == (1.0, 86_400.0)
+    assert f"429 `{TooManyFailedKeys(1).message}`" in text
+
+
+def test_security_commands_exist() -> None:
+    """The commands, variables and fields of SECURITY.md are real ones."""
+    text = (ROOT / "SECURITY.md").read_text()
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+    assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=\w+)?`", text)) - {"HTTP_PROXY"} <= NAMES
+    ends_here = re.findall(r"^\| (.+?) \|.*\| nothing: (?:it|they) ends? here", text, re.MULTILINE)
+    for name in {name.lower() for cell in ends_here for name in re.findall(r"`([A-Za-z-]+)`", cell)}:
+        assert headers.to_backend([(name.encode(), b"x")]) == [], name
 
 
 def test_readme_plans_are_the_plans() -> None:

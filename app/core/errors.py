@@ -102,6 +102,17 @@ class InactiveOrganization(Forbidden):
     message = "organization is inactive"
 
 
+class TooManyFailedKeys(GatewayError):
+    """Wrong keys came from this address, one after the other: this one is not looked up, whosever it is."""
+
+    status = 429
+    message = "too many failed API keys from this address"
+
+    def __init__(self, wait_seconds: int) -> None:
+        super().__init__()
+        self.headers = (("Retry-After", str(wait_seconds)),)
+
+
 class AuthenticationUnavailable(GatewayError):
     """The key is not in memory and the database does not answer."""
 

@@ -130,6 +130,25 @@ def test_heads_that_will_not_do(admin: Admin, request_line: bytes, field: bytes,
     assert (reply.status, reply.json()["error"]["message"]) == (status, message)
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://evil", 404),
+        (b"http://evil/v1/keys", 401),
+        (b"/v1/keys" + b"/" * 2_000, 404),
+        (b"/" * 2_000, 404),
+        (b"/v1/../v1/keys", 404),
+        (b"//v1/keys", 404),
+    ],
+)
+def test_no_target_of_a_stranger_is_a_failure_of_ours(admin: Admin, target: bytes, status: int) -> None:
+    """Absolute targets, and slashes without end, are refused like any other: no 500, no traceback in the log."""
+    reply = admin.ask(b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % target)
+    assert reply.status == status
+    assert admin.access(reply["X-Request-ID"])["status"] == status
+    assert "Traceback" not in admin.output
+
+
 def test_clients_that_hang_up_are_no_failures(admin: Admin) -> None:
     """A connection that ends in the middle of a request is the client's doing: its line in the log is no error."""
     with admin.client() as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -46,13 +47,36 @@ def test_a_port_that_is_taken(tmp_path: Path, database_url: str) -> None:
     assert len(errors.strip().splitlines()) == 1
 
 
+def own_addresses() -> list[str]:
+    """What this machine is called from elsewhere, as far as it has a network; another loopback address; IPv6's."""
+    found = ["127.0.0.2", "::1"]
+    for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as unsent:
+            unsent.connect((anywhere, 9))  # chooses the address to send from, and sends nothing
+            found.append(unsent.getsockname()[0])
+    return found
+
+
+def is_reached(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_it_listens_on_loopback(tmp_path: Path, database_url: str) -> None:
-    """Without ADMIN_HOST only this machine reaches it."""
+    """Without ADMIN_HOST only this machine reaches it: connections to its other addresses are refused."""
     with Admin(tmp_path, database_url) as admin:
-        listening = Path(f"/proc/{admin.process.pid}/net/tcp").read_text()
-        entry = f"{admin.port:04X} 00000000:0000 0A"
-        assert f"0100007F:{entry}" in listening
-        assert f"00000000:{entry}" not in listening
+        assert is_reached("127.0.0.1", admin.port)
+        assert [address for address in own_addresses() if is_reached(address, admin.port)] == []
+
+
+def test_it_listens_where_it_is_told_to(tmp_path: Path, database_url: str) -> None:
+    """With ADMIN_HOST it is reached from elsewhere, and asks for a token there too."""
+    with Admin(tmp_path, database_url, ADMIN_HOST="0.0.0.0") as admin:
+        assert is_reached("127.0.0.2", admin.port)
+        assert admin.call("GET", "/v1/keys", role=None).status_code == 401
 
 
 def test_sigterm_lets_requests_end(tmp_path: Path, database_url: str) -> None:

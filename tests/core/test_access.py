@@ -81,7 +81,9 @@ def test_any_text_makes_one_bounded_line(path: str, method: str, request_id: str
     assert len(line) <= LINE_BYTES_MAX
     assert line.count(b"\n") == 1
     assert json.loads(line)["status"] == 200
-    assert console_line(**REQUEST | {"path": path, "method": method, "request_id": request_id})
+    shown = console_line(**REQUEST | {"path": path, "method": method, "request_id": request_id}).decode()
+    assert shown[:-1].isprintable(), "it would begin another line, or steer a terminal"
+    assert shown[-1] == "\n"
 
 
 @pytest.mark.parametrize("path", ["/\udcff\udcfe", '/"' * 3000, "/" + "\x00" * 3000, "/" + "ü" * 3000])

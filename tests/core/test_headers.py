@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from app.core.relay import headers
 
 OURS = sorted(headers.RESERVED | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded"})
+SIGNS = (b"-", b"_", b".", b"~")
 HARMLESS = st.sampled_from([b"Accept", b"Cookie", b"X-Trace", b"content-type", b"X_Under_Score"])
 Fields = list[tuple[bytes, bytes]]
 
 
 @st.composite
 def spelled(draw: st.DrawFn, names: list[bytes]) -> bytes:
-    """One of `names` in any case, its hyphens written as either character that CGI makes the same."""
+    """One of `names` in any case, its hyphens written as signs that one server or another takes for the same."""
     name = draw(st.sampled_from(names))
-    pairs = [(chr(c).upper().encode(), bytes([c])) if c != 0x2D else (b"-", b"_") for c in name]
+    pairs = [(chr(c).upper().encode(), bytes([c])) if c != 0x2D else SIGNS for c in name]
     return b"".join(draw(st.sampled_from(pair)) for pair in pairs)
 
 

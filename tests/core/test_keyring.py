@@ -8,7 +8,7 @@ import pytest
 from app.core.errors import AuthenticationUnavailable
 from app.core.keys.credential import digest
 from app.core.keys.holding import Holding
-from app.core.keys.keyring import AWAY_PAUSE_SECONDS, LOADS_MAX, UNKNOWN, KeyRing
+from app.core.keys.keyring import AWAY_PAUSE_SECONDS, LOADS_MAX, MET_SECONDS, UNKNOWN, KeyRing
 from app.core.model import Change, Credential
 from tests.core.loader import Database, credential, key
 from tests.eventually import eventually
@@ -53,10 +53,11 @@ async def test_memory_after_one_load(ring: KeyRing, database: Database) -> None:
 
 
 async def test_malformed_asks_nobody(ring: KeyRing, database: Database) -> None:
-    """A token that the database cannot hold is unknown without a question and without a trace in memory."""
+    """A token that the database cannot hold is unknown without a question, and then remembered like any other."""
     for token in (b"", b"x" * 5000, b"sk_test_" + b"Z" * 32, b"\xff\x00"):
-        assert ring.find(token) is UNKNOWN
+        assert ring.find(token) is None
         assert await ring.fetch(token) is UNKNOWN
+        assert ring.find(token) is UNKNOWN
     assert database.asked == []
     assert len(ring) == 0
 
@@ -72,12 +73,39 @@ async def test_static_keys_come_first(database: Database) -> None:
     assert database.asked == []
 
 
+class Incomparable(bytes):
+    """A key that fails whoever compares it."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("a key was compared by its bytes")
+
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__
+
+    def __hash__(self) -> int:
+        raise AssertionError("a key was looked up by its bytes")
+
+
+async def test_no_key_is_compared(database: Database) -> None:
+    """Static, stored, unknown and malformed keys are told apart by digests alone: time tells nothing about a key."""
+    async with KeyRing(database.load, database.load_many, {digest(b"static-key"): credential(7)}, 900) as ring:
+        database.hold_key(1)
+        for text, found in (
+            (b"static-key", credential(7)),
+            (key(1), credential(1)),
+            (key(2), UNKNOWN),
+            (b"x", UNKNOWN),
+        ):
+            for _ in range(2):
+                assert await ring.fetch(Incomparable(text)) == found
+            assert ring.find(Incomparable(text)) == found
+
+
 async def test_without_a_database() -> None:
     """Without a database, whatever is not static is unknown at once."""
     async with KeyRing(None, None, {digest(b"static-key"): credential(1)}, 900) as ring:
         assert ring.find(b"static-key") == credential(1)
-        assert ring.find(key(1)) is UNKNOWN
         assert await ring.fetch(key(1)) is UNKNOWN
+        assert ring.find(key(1)) is UNKNOWN
         assert (await ring.refresh()).refreshed == 0
 
 
@@ -99,6 +127,32 @@ async def test_a_created_key_works_at_once(ring: KeyRing, database: Database) ->
     ring.apply([Change("key", "key-1")])
     assert ring.find(key(1)) is None
     assert await ring.fetch(key(1)) == credential(1)
+
+
+async def test_met_keys_stay_met(ring: KeyRing, database: Database, clock: Clock) -> None:
+    """A key that was somebody's is told from a guess while memory cannot say whose: in doubt, changed, dropped."""
+    assert not ring.has_met(key(1))
+    await ring.fetch(database.hold_key(1))
+    for change in (Change("all"), Change("organization", "org-1"), Change("key", "key-1")):
+        ring.apply([change])
+        assert ring.find(key(1)) is None
+        assert ring.has_met(key(1))
+    await ring.fetch(key(2))
+    assert not ring.has_met(key(2))
+    clock.now += MET_SECONDS
+    assert not ring.has_met(key(1))
+
+
+async def test_who_joins_a_read(ring: KeyRing, database: Database) -> None:
+    """While a key is being read, whoever else brings it only joins."""
+    database.is_held = True
+    assert not ring.is_reading(key(1))
+    reading = asyncio.create_task(ring.fetch(key(1)))
+    await eventually(lambda: database.asked)
+    assert (ring.is_reading(key(1)), ring.is_reading(key(2))) == (True, False)
+    database.release()
+    assert await reading is UNKNOWN
+    assert not ring.is_reading(key(1))
 
 
 async def test_memory_is_bounded(database: Database) -> None:

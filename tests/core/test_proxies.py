@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.relay.proxies import REMEMBERED_MAX, TrustedProxies, address
+from app.core.relay.proxies import REMEMBERED_MAX, TrustedProxies, address, subscriber
 
 ROUTERS = TrustedProxies.parse("10.0.0.0/8, 192.0.2.1, 2001:db8::/32")
 EVERYONE = TrustedProxies.parse("*")
@@ -84,3 +84,20 @@ def test_memory_is_bounded() -> None:
         assert not trusted.trusts(str(ipaddress.ip_address(number + (11 << 24))))
     assert len(trusted._remembered) <= REMEMBERED_MAX
     assert trusted.trusts("10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("ip", "who"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8::ffff:ffff:ffff:ffff", "2001:db8::/64"),
+        ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("", ""),
+    ],
+)
+def test_who_counts_as_one(ip: str, who: str) -> None:
+    """What is counted by client is counted by IPv4 address or IPv6 /64; text that is no address stands for itself."""
+    assert subscriber(ip) == who

@@ -338,6 +338,30 @@ def test_secrets_stay_out_of_problems_and_repr(problems: Problems, read: Read) -
     assert "abc123" not in repr(found)
 
 
+PASTED = (
+    f"sk_live_{'0' * 24}0123456789abcdef",
+    "https://someone:0123456789abcdef@a-host-with-a-name-of-quite-some-length.example.com",
+    "https://0123456789abcdef@host",
+    "redis://:0123456789abcdef@host/none",
+)
+
+
+@pytest.mark.parametrize("kind", [GatewaySettings, AdminSettings])
+@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.usefixtures("read")  # for its empty surroundings
+def test_what_is_pasted_into_the_wrong_variable_is_not_repeated(
+    kind: type[DatabaseSettings], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever variable a key or a URL with a password ends up in, no problem shows it."""
+    for value in PASTED:
+        for each in (value, f"api={value}", f"{value},{value}", f"{value}:x:y", f"x:y:{value}"):
+            monkeypatch.setenv(name, each)
+            try:
+                load(kind)
+            except SettingsError as refused:
+                assert "0123456789abcdef" not in str(refused)  # noqa: PT017 - some values will do
+
+
 def test_dotenv_fills_what_the_environment_lacks(read: Read, tmp_path: Path) -> None:
     """A `.env` in the working directory gives what the environment does not, and never more."""
     (tmp_path / ".env").write_text("GATEWAY_PORT=9004\nLOG_LEVEL=debug\nUNKNOWN=1\nREDIS_ADDR=\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -93,6 +94,31 @@ def test_tracebacks_are_one_field_and_bounded() -> None:
     assert found["exception"].endswith("üüü")
 
 
+def test_a_chain_without_end_is_one_line() -> None:
+    """An exception with a thousand causes, and one whose text cannot be had, are lines like all others."""
+    code = """
+        def chain(depth):
+            try: raise ValueError("deep")
+            except ValueError:
+                if depth: chain(depth - 1)
+                raise KeyError("end")
+        try: chain(900)
+        except KeyError: logger.exception("chained")
+        class Mute(Exception):
+            def __str__(self): raise RuntimeError("no")
+        logger.bind(who=Mute()).info("bound")
+        try: raise Mute
+        except Mute: logger.exception("mute")
+    """
+    told, errors = say(code)
+    first, second, third = (json.loads(line) for line in told.splitlines())
+    assert first["message"] == "chained"
+    assert first["exception"].endswith("KeyError: 'end'")
+    assert second["message"] == "a message of __main__ cannot be shown: RuntimeError"
+    assert third["message"] == "mute"
+    assert errors == ""
+
+
 def test_uncaught_exceptions_are_logged() -> None:
     """An exception that ends the process is a line of its log."""
     (found,) = lines("raise RuntimeError('the end')")
@@ -118,6 +144,19 @@ def test_console() -> None:
     """The readable form is a line a message, with what was bound to it."""
     told, _ = say("logger.bind(port=8080).info('started')", log_format="console")
     assert told.rstrip().endswith("info  started port=8080")
+
+
+def test_nobody_else_writes_a_console_line() -> None:
+    """Text from outside in a message, a field or an exception steers no terminal, and begins no line."""
+    code = r"""
+        logger.bind(who="\x1b[2J\x9b1m").info("a\x7f\r\n12:00:00.000 error b")
+        try: raise ValueError("c\x1b\n12:00:00.000 error d")
+        except ValueError: logger.exception("e")
+    """
+    told, _ = say(code, log_format="console")
+    assert [letter for letter in told if not letter.isprintable() and letter != "\n"] == []
+    assert told.count(r"\x1b") == 2
+    assert len(re.findall(r"^\S", told, re.MULTILINE)) == 3, "two messages and the head of a traceback"
 
 
 def test_lost_text_does_not_stop_a_line() -> None:

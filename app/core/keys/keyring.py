@@ -18,11 +18,11 @@ from app.core.errors import AuthenticationUnavailable
 from app.core.keys.changelog import ChangeLog
 from app.core.keys.credential import digest as digest_of
 from app.core.keys.credential import is_well_formed
+from app.core.keys.digest_memory import DigestMemory
 from app.core.keys.holding import Holding
 from app.core.keys.keytable import KeyTable
 from app.core.keys.refresh import LoadMany, RefreshReport, refresh
 from app.core.keys.refresher import Refresher
-from app.core.keys.unknown_keys import UnknownKeys
 from app.core.model import Change, Credential
 
 LOADS_MAX: Final = 1000
@@ -33,6 +33,9 @@ READS_MAX: Final = 8
 """How often one request reads a key that keeps changing under its hands."""
 AWAY_PAUSE_SECONDS: Final = 1.0
 """While the database is away, keys in doubt work from memory, and one request in this time tries whether it is back."""
+
+MET_MAX: Final = 16_384
+MET_SECONDS: Final = 86_400.0
 
 
 class Unknown(Enum):
@@ -78,7 +81,8 @@ class KeyRing:
         self._static = dict(static)
         self._clock = clock
         self._table = KeyTable(keys_max)
-        self._unknown = UnknownKeys(unknown_max, unknown_seconds)
+        self._unknown = DigestMemory(unknown_max, unknown_seconds)
+        self._met = DigestMemory(MET_MAX, MET_SECONDS)
         self._log = ChangeLog()
         self._reads: dict[bytes, asyncio.Task[_Read]] = {}
         self._try_again_at: float | None = None  # while the database is away
@@ -102,10 +106,10 @@ class KeyRing:
         return len(self._table)
 
     def find(self, key: bytes) -> Found | None:
-        """Whose key this is, from memory alone; None when only the database can tell (`fetch`)."""
+        """Whose key this is, from memory alone; None when memory cannot tell (`fetch`)."""
         digest = digest_of(key)
         credential = self._static.get(digest) or self._table.find(digest)
-        return credential if credential is not None else self._find_otherwise(key, digest)
+        return credential if credential is not None else self._find_otherwise(digest)
 
     async def fetch(self, key: bytes) -> Found:
         """As `find`, and asks the database at need, once however many wait for the same key.
@@ -117,12 +121,25 @@ class KeyRing:
             found = self.find(key)
             if found is not None:
                 return found
+            if self._load is None or not is_well_formed(key):
+                self._unknown.add(digest, self._clock())
+                return UNKNOWN
             read = await self._read(digest)
             if read.error is not None:
                 return self._fall_back(digest, read.error)
             if not self._log.outranks(read.began, read.credential):
                 return read.credential or UNKNOWN
         raise AuthenticationUnavailable
+
+    def has_met(self, key: bytes) -> bool:
+        """Whether this was somebody's key lately, though memory cannot tell now (in doubt, changed, long unused): to
+        look it up again is no guess."""
+        digest = digest_of(key)
+        return self._table.peek(digest) is not None or self._met.holds(digest, self._clock())
+
+    def is_reading(self, key: bytes) -> bool:
+        """Whether the database is being asked about it now: whoever comes joins, and costs nothing more."""
+        return digest_of(key) in self._reads
 
     def holding(self, digest: bytes) -> Holding:
         """What memory says of the key with this digest (32 bytes), for people who ask why; it counts as no use."""
@@ -158,8 +175,8 @@ class KeyRing:
             await refresh(self._table, self._log, self._load_many) if self._load_many is not None else RefreshReport()
         )
 
-    def _find_otherwise(self, key: bytes, digest: bytes) -> Found | None:
-        if self._load is None or not is_well_formed(key) or self._unknown.holds(digest, self._clock()):
+    def _find_otherwise(self, digest: bytes) -> Found | None:
+        if self._unknown.holds(digest, self._clock()):
             return UNKNOWN
         if self._try_again_at is not None and self._clock() < self._try_again_at:
             return self._table.find_doubtful(digest)
@@ -193,6 +210,7 @@ class KeyRing:
         if self._log.outranks(began, credential):
             return credential  # every waiter sees the same and reads again
         if credential is not None:
+            self._met.add(digest, self._clock())
             return self._table.put(digest, credential)
         self._table.drop(digest)
         self._unknown.add(digest, self._clock())

@@ -5,6 +5,7 @@ On the hot path: a line may cost 3 us. Both functions take the same arguments, s
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Final
 
@@ -18,6 +19,7 @@ line is made to fit, and the workers of one gateway can share one pipe."""
 PATH_CHARACTERS_MAX: Final = 2048
 REST_CHARACTERS_MAX: Final = 256
 """For the other texts of a line that won't fit: methods and request ids are the client's own words."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 
 _second = -1
@@ -64,7 +66,7 @@ def access_line(
         "timestamp": timestamp(started_at),
         "level": _level(status),
         "method": method,
-        "path": redact(path) if "sk_" in path else path,
+        "path": redact(path) if "sk_" in path or "sk%" in path or "@" in path else path,
         "status": status,
         "duration_ms": round(duration_seconds * 1000, 3),
         "bytes": body_bytes,
@@ -86,9 +88,9 @@ def access_line(
 def _bounded(fields: dict[str, object]) -> bytes:
     """The line of texts that are no UTF-8, or that escaping made too long (a path of quotation marks doubles)."""
     cut = {
-        name: _plain(value)[:REST_CHARACTERS_MAX] if isinstance(value, str) else value for name, value in fields.items()
+        name: plain(value)[:REST_CHARACTERS_MAX] if isinstance(value, str) else value for name, value in fields.items()
     }
-    path = _plain(str(fields["path"]))[:PATH_CHARACTERS_MAX]
+    path = plain(str(fields["path"]))[:PATH_CHARACTERS_MAX]
     while True:
         line = orjson.dumps(cut | {"path": path}, option=orjson.OPT_APPEND_NEWLINE)
         if len(line) <= LINE_BYTES_MAX or not path:
@@ -96,8 +98,11 @@ def _bounded(fields: dict[str, object]) -> bytes:
         path = path[: len(path) // 2]
 
 
-def _plain(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+def plain(text: str) -> str:
+    """Visible ASCII and spaces, the rest escaped: a client's text may neither begin a line nor steer a terminal."""
+    return _CONTROL.sub(
+        lambda found: f"\\x{ord(found[0]):02x}", text.encode("ascii", "backslashreplace").decode("ascii")
+    )
 
 
 def console_line(
@@ -117,11 +122,11 @@ def console_line(
     backend_seconds: float | None,
 ) -> bytes:
     """The same request for a person's eyes."""
-    shown = redact(_plain(f"{method[:32]} {path.partition('?')[0]}"))[:PATH_CHARACTERS_MAX]
+    shown = redact(plain(f"{method[:32]} {path.partition('?')[0]}"))[:PATH_CHARACTERS_MAX]
     who = f"{organization_id or '-'} ({tier or '-'})"
     backend = "" if backend_seconds is None else f", {service} {backend_seconds * 1000:.1f} ms"
     took = f"{duration_seconds * 1000:.1f} ms{backend}"
-    place = _plain(f"{client_ip} {request_id}")[:REST_CHARACTERS_MAX]
+    place = plain(f"{client_ip} {request_id}")[:REST_CHARACTERS_MAX]
     time_of_day = timestamp(started_at)[11:23]
     line = (
         f"{time_of_day} {_level(status):5} {status} {shown} {body_bytes} B in {took}, {who} {key_id or '-'} {place}\n"

@@ -1,7 +1,7 @@
 """Where the things around the gateway are: URLs of backends, PostgreSQL and Redis, read strictly.
 
-Every function takes a variable's text and raises ValueError("what is wrong, what was expected"). URLs of databases
-hold passwords, so no message repeats any part of one.
+Every function takes a variable's text and raises ValueError("what is wrong, what was expected"). URLs hold passwords,
+those of backends by mistake, so no message repeats any part of one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from app.core.model import Backend, RedisAddress
+from app.core.process.redaction import redact
 
 BACKENDS_EXPECTED: Final = "expected name=url[,name=url...] with http:// or https:// URLs"
 DATABASE_EXPECTED: Final = "expected postgresql://user:password@host:port/database"
@@ -43,19 +44,19 @@ def _is_host(host: str) -> bool:
 def backends(text: str) -> dict[str, Backend]:
     """From BACKEND_URLS: backends by name, in the order given."""
     found: dict[str, Backend] = {}
-    for entry in text.split(","):
+    for number, entry in enumerate(text.split(","), 1):
         name, _, url = (part.strip() for part in entry.partition("="))
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name[:60]!r} is no backend name (letters, digits, - and _), {BACKENDS_EXPECTED}")
+            raise ValueError(f"entry {number} has no name of letters, digits, - and _, {BACKENDS_EXPECTED}")
         if name in found:
-            raise ValueError(f"backend '{name}' stands there twice, {BACKENDS_EXPECTED}")
+            raise ValueError(f"backend '{redact(name)}' stands there twice, {BACKENDS_EXPECTED}")
         found[name] = _backend(name, url)
     return found
 
 
 def _backend(name: str, text: str) -> Backend:
     def wrong(what: str) -> ValueError:
-        return ValueError(f"the URL of backend '{name}' {what}, {BACKENDS_EXPECTED}")
+        return ValueError(f"the URL of backend '{redact(name)}' {what}, {BACKENDS_EXPECTED}")
 
     scheme: Literal["http", "https"] = "https" if text[:6].lower() == "https:" else "http"
     if not VISIBLE.fullmatch(text) or not text.lower().startswith(f"{scheme}://"):

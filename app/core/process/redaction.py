@@ -6,9 +6,10 @@ import re
 from typing import Final
 
 SECRETS: Final = re.compile(
-    r"(?P<key>sk_(?:test|live)_)[A-Za-z0-9]{5,}"  # the public prefix (12 characters, 4 of them random) stays readable
+    r"(?P<key>sk(?:_|%5f)(?:test|live)(?:_|%5f))[A-Za-z0-9]{5,}"  # a bare prefix (12 characters) stays readable
     r"|(?P<bearer>\bbearer\s+)[A-Za-z0-9._~+/=:-]+"
-    r"|(?P<url>://[^\s:/@\"']*:)[^\s@\"']+(?=@)"
+    r"|(?P<url>//[^\s:/@\"']*:)[^\s/\"']+(?=@)"  # up to the last @; never past a slash, which keeps this linear
+    r"|(?P<user>//)[^\s:/@\"']+(?=@)"  # a token in the name's place
     r"|(?P<option>\b(?:password|passwd|secret|token)\s*=\s*)[^\s&,;\"')]+",
     re.IGNORECASE,
 )

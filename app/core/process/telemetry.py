@@ -6,6 +6,7 @@ JSON or readable lines, through the one writer that the access lines use too (ou
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ EXTRA_CHARACTERS_MAX: Final = 512
 TRACEBACK_CHARACTERS_MAX: Final = 32_768
 """Before the line is made to fit: a bound on the work, not on the result."""
 FOREIGN: Final = ("sanic", "gunicorn", "asyncio", "coredis", "psycopg")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 CHATTY: Final = ("coredis", "psycopg")
 """Libraries that log every failed attempt, with tracebacks. Our modules tell of an outage when it begins and ends."""
 
@@ -37,8 +39,9 @@ def configure(level: str, log_format: str, write: Write) -> None:
     """
     render = _json if log_format == "json" else _console
     logger.remove()
+    logger.configure(patcher=_set_exception_aside)
     logger.add(
-        lambda message: write(render(message.record)),
+        lambda message: write(_rendered(render, message.record)),
         level=LEVELS[level],
         format=lambda record: "",  # the sink renders the record itself
         backtrace=False,
@@ -47,6 +50,20 @@ def configure(level: str, log_format: str, write: Write) -> None:
     _take_over_logging(level)
     logging.captureWarnings(True)
     sys.excepthook = _on_uncaught
+
+
+def _set_exception_aside(record: Any) -> None:
+    """loguru would format it too, recursively; for a long chain that fails, and what it prints then is not redacted."""
+    record["caught"], record["exception"] = record["exception"], None
+
+
+def _rendered(render: Callable[[Any], bytes], record: Any) -> bytes:
+    """The line of a record. Never raises: loguru would print the whole record, unredacted, to standard error."""
+    try:
+        return render(record)
+    except Exception as error:  # noqa: BLE001 - texts and exceptions of any library come by here
+        record.update(message=f"a message of {record['name']} cannot be shown: {type(error).__name__}", caught=None)
+        return render({**record, "extra": {}})
 
 
 def _take_over_logging(level: str) -> None:
@@ -86,7 +103,7 @@ def _level(number: int) -> str:
 
 def _exception(record: Any) -> str:
     """The traceback of a record, or "". Its end says most, so its beginning is what a bound takes away."""
-    caught = record["exception"]
+    caught = record["caught"]
     if caught is None or caught.value is None:
         return ""
     return redact("".join(traceback.format_exception(caught.type, caught.value, caught.traceback))).rstrip()[
@@ -144,8 +161,14 @@ def _dump(fields: dict[str, object]) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def _steady(value: object) -> str:
+    """Text that neither begins a line of its own nor steers a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value)).replace("\n", "\n  ")
+
+
 def _console(record: Any) -> bytes:
-    extra = " ".join(f"{name}={_extra(value)}" for name, value in record["extra"].items())
-    head = f"{timestamp(record['time'].timestamp())[11:23]} {_level(record['level'].no):5} {redact(record['message'])}"
-    text = "\n".join(part for part in (f"{head} {extra}".rstrip(), _exception(record)) if part)
+    extra = " ".join(f"{name}={_steady(_extra(value))}" for name, value in record["extra"].items())
+    said = _steady(redact(record["message"]))
+    head = f"{timestamp(record['time'].timestamp())[11:23]} {_level(record['level'].no):5} {said}"
+    text = "\n".join(part for part in (f"{head} {extra}".rstrip(), _steady(_exception(record))) if part)
     return f"{text}\n".encode("utf-8", "backslashreplace")

@@ -12,8 +12,14 @@ from typing import Any
 
 from pydantic import PlainValidator
 
+from app.core.process.redaction import redact
+
 SHOWN_MAX = 40
 """Characters of a wrong value that its problem repeats. Only values that are no secrets are repeated at all."""
+
+
+def _shown(text: str) -> str:
+    return repr(redact(text)[:SHOWN_MAX])  # things get pasted into the wrong variable
 
 
 def from_text(parse: Callable[[str], Any]) -> PlainValidator:
@@ -35,7 +41,7 @@ def whole(least: int, most: int) -> PlainValidator:
 
     def parse(text: str) -> int:
         if not re.fullmatch("[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise ValueError(f"{text[:SHOWN_MAX]!r} will not do, expected a whole number from {least} to {most}")
+            raise ValueError(f"{_shown(text)} will not do, expected a whole number from {least} to {most}")
         return int(text)
 
     return from_text(parse)
@@ -46,7 +52,7 @@ def seconds(most: int) -> PlainValidator:
 
     def parse(text: str) -> float:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not 0 < float(text) <= most:
-            raise ValueError(f"{text[:SHOWN_MAX]!r} will not do, expected seconds, more than 0 and at most {most}")
+            raise ValueError(f"{_shown(text)} will not do, expected seconds, more than 0 and at most {most}")
         return float(text)
 
     return from_text(parse)
@@ -57,7 +63,7 @@ def one_of(**choices: object) -> PlainValidator:
 
     def parse(text: str) -> object:
         if text.lower() not in choices:
-            raise ValueError(f"{text[:SHOWN_MAX]!r} is none of the choices, expected {', '.join(choices)}")
+            raise ValueError(f"{_shown(text)} is none of the choices, expected {', '.join(choices)}")
         return choices[text.lower()]
 
     return from_text(parse)
@@ -71,5 +77,5 @@ def word(*choices: str) -> PlainValidator:
 def host(text: str) -> str:
     """An address or name to listen on."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", text):
-        raise ValueError(f"{text[:SHOWN_MAX]!r} is no address, expected one to listen on, such as 127.0.0.1")
+        raise ValueError(f"{_shown(text)} is no address, expected one to listen on, such as 127.0.0.1")
     return text

@@ -177,8 +177,15 @@ class RedisLink:
         batch = wire.send(commands)
         await batch.future
         for answer in translated(batch.answers):
+            if isinstance(answer, RedisRefusal):
+                raise RedisRefusal(answer.code, self._without_password(answer.text))
             if isinstance(answer, Exception):
                 raise answer
+
+    def _without_password(self, text: str) -> str:
+        # A server older than HELLO repeats the beginning of what it did not understand, wherever it cuts it off.
+        said = text.partition(", with args")[0]
+        return said.replace(self._address.password, "***") if self._address.password else said
 
     async def _ping_until_ended(self, wire: RedisWire) -> None:
         """A PING now and then finds a peer that died silently."""

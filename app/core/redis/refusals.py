@@ -24,6 +24,7 @@ class RedisRefusal(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
+        self.text = text
 
 
 # coredis cuts the code off the text of the errors that have a class of their own there.

@@ -32,16 +32,20 @@ RESERVED: Final = frozenset(
         b"host",
         b"authorization",
         b"forwarded",
+        b"proxy",
         b"x-request-id",
         b"x-organization-id",
         b"x-plan-tier",
         b"x-real-ip",
     }
 )
-"""What backends believe because we say it, and the credential, which ends here. `x-forwarded*` belongs to it too."""
+"""What backends believe because we say it, and the credential, which ends here. `x-forwarded*` belongs to it too.
+`Proxy` is no field of HTTP, but a CGI program takes it for HTTP_PROXY (CVE-2016-5385)."""
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _ENDS_HERE: Final = HOP_BY_HOP | RESERVED
+
+_SIGNS: Final = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 
 class Fate(Enum):
@@ -54,8 +58,9 @@ class Fate(Enum):
 
 
 def canonical(name: bytes) -> bytes:
-    """The name as a backend may read it: to CGI and WSGI, `-` and `_` are the same (RFC 3875 section 4.1.18)."""
-    return name.lower().replace(b"_", b"-")
+    """The name as a backend may read it: to CGI and WSGI, `-` and `_` are the same (RFC 3875 section 4.1.18), and some
+    servers make one of them of every other sign as well."""
+    return name.lower().translate(_SIGNS)
 
 
 def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:

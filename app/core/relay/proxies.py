@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from app.core.process.redaction import redact
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 REMEMBERED_MAX = 4096
 """Answers of `trusts` that are kept. Routers have tens of addresses; the bound is against everybody else."""
@@ -37,6 +39,17 @@ def address(text: str) -> str | None:
             return None
         return str(found.ipv4_mapped or found)
     return str(found)
+
+
+def subscriber(ip: str) -> str:
+    """Who counts as one client: an IPv4 address, or an IPv6 /64, since that is what a single line or machine is given
+    (RFC 6177). Text that is no address stands for itself."""
+    if ":" not in ip:
+        return ip
+    canonical = address(ip)
+    if canonical is None or ":" not in canonical:
+        return canonical or ip
+    return str(ipaddress.ip_network((canonical, 64), strict=False))
 
 
 def _is_port(text: str) -> bool:
@@ -103,5 +116,5 @@ def _network(entry: str) -> Network:
         return ipaddress.ip_network(entry, strict=False)  # 10.1.2.3/8 is how people write 10.0.0.0/8
     except ValueError:
         raise ValueError(
-            f"{entry[:60]!r} is no IP address or network, expected addresses and networks, or '*'"
+            f"{redact(entry)[:60]!r} is no IP address or network, expected addresses and networks, or '*'"
         ) from None

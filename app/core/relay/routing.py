@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from app.core.errors import ServiceNotFound
 from app.core.model import Backend
+from app.core.process.redaction import redact
 
-NAME_BYTES_MAX = 64
+NAME_CHARACTERS_MAX = 64
 
 
 class Router:
@@ -27,7 +28,7 @@ class Router:
         segment = first_segment(target)
         backend = self._by_segment.get(segment, self._otherwise)
         if backend is None:
-            return ServiceNotFound(segment[:NAME_BYTES_MAX].decode("ascii", "replace"))
+            return ServiceNotFound(redact(segment.decode("ascii", "replace"))[:NAME_CHARACTERS_MAX])
         return backend
 
 
