@@ -146,7 +146,10 @@ class Body:
 
 
 class Message:
-    """One request head. `error` is set instead of everything else that could not be read."""
+    """One request head. `error` is set instead of everything else that could not be read.
+
+    `upgrade`: the protocol that it asks to switch to, where that may be passed on.
+    """
 
     __slots__ = (
         "body",
@@ -159,6 +162,7 @@ class Message:
         "keep_alive",
         "method",
         "target",
+        "upgrade",
         "version",
     )
 
@@ -172,6 +176,7 @@ class Message:
         self.has_length = self.has_expectation = False
         self.keep_alive = False
         self.body: Body = NO_BODY
+        self.upgrade: bytes | None = None
         self.error: GatewayError | None = None
 
     def read_line(self, data: bytes, end: int) -> GatewayError | None:

@@ -12,12 +12,14 @@ from app import responses
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Backend
 from app.core.relay import headers
+from app.core.relay.peer import SWITCHING
 from app.core.relay.upstream import Answer, Upstream
 from app.exchange import RelayedResponse
 from app.message import NO_BODY, ClientGone
 from app.outbound import request_head
 from app.request import GatewayRequest
 from app.services import Services
+from app.switch import switch
 
 
 async def proxy(request: GatewayRequest) -> HTTPResponse | None:
@@ -41,7 +43,7 @@ async def proxy(request: GatewayRequest) -> HTTPResponse | None:
     except ClientGone as error:
         raise asyncio.CancelledError from error
     try:
-        await _relay(request, answer)
+        await (_relay if answer.status != SWITCHING else switch)(request, answer)
     finally:
         await answer.close()
     return None
@@ -57,6 +59,7 @@ async def _forward(request: GatewayRequest, upstream: Upstream, backend: Backend
             None if message.body is NO_BODY else message.body,
             head_only=message.method == b"HEAD",
             on_interim=exchange.send_interim,
+            protocol=message.upgrade,
         )
     finally:
         request.context.backend_seconds = time.monotonic() - began
