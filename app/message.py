@@ -72,8 +72,10 @@ class Body:
 
     @property
     def is_worth_draining(self) -> bool:
-        """Whether a rest that nobody wants is small enough to be read, so that the connection can go on."""
-        return self.is_whole or (self.length is not None and self.length <= DRAIN_BYTES_MAX)
+        """Whether a rest that nobody wants will come and is small enough to be read: then the connection can go on."""
+        if self.is_whole or self._error is not None:
+            return self.is_whole
+        return self.length is not None and self.length <= DRAIN_BYTES_MAX
 
     def limit(self, bytes_max: int) -> BodyTooLarge | None:
         """Bounds the body from now on: refuses at once what is known to be too large, fails when it grows too large."""
