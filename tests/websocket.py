@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
-from tests.gateway import ROOT, STATIC_KEY, Gateway
+from tests.gateway import ROOT, STATIC_KEY, Gateway, until
 
 
 class WebSocketBackend:
@@ -28,6 +28,7 @@ class WebSocketBackend:
         self._server = serve(self._echo, "127.0.0.1", 0, **options)
         self.port: int = self._server.socket.getsockname()[1]
         self.connections: queue.Queue[ServerConnection] = queue.Queue()
+        self.open: set[ServerConnection] = set()
         self.closes: queue.Queue[tuple[int, str]] = queue.Queue()
         self.poured = [0]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -37,19 +38,31 @@ class WebSocketBackend:
         return f"http://127.0.0.1:{self.port}"
 
     def _echo(self, connection: ServerConnection) -> None:
+        self.open.add(connection)
         self.connections.put(connection)
         with contextlib.suppress(ConnectionClosed):
             for message in connection:
-                match message.split(" ", 2) if isinstance(message, str) else [message]:
-                    case ["close", code, reason]:
-                        connection.close(int(code), reason)
-                    case ["pour", count, size]:
-                        for _ in range(int(count)):
-                            connection.send("x" * int(size))
-                            self.poured[0] += 1
-                    case _:
-                        connection.send(message)
+                self._answer(connection, message)
         self.closes.put((connection.close_code or 0, connection.close_reason or ""))
+        self.open.discard(connection)
+
+    def forget(self) -> None:
+        """Waits until every connection has ended, and forgets them."""
+        until(lambda: not self.open, "every connection to end")
+        for seen in (self.connections, self.closes):
+            while not seen.empty():
+                seen.get()
+
+    def _answer(self, connection: ServerConnection, message: str | bytes) -> None:
+        verb, *words = message.split(" ", 2) if isinstance(message, str) else [""]
+        if verb == "close":
+            connection.close(int(words[0]), words[1])
+        elif verb == "pour":
+            for _ in range(int(words[0])):
+                connection.send("x" * int(words[1]))
+                self.poured[0] += 1
+        else:
+            connection.send(message)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.test_relay import AUTH
-from tests.backend import Backend, Connection
+from tests.backend import Backend, Connection, Script
 from tests.gateway import Gateway, until
 
 EVENTS = b"GET /events HTTP/1.1\r\n" + AUTH + b"Accept: text/event-stream\r\n\r\n"
@@ -23,6 +23,17 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def opening(said: bytes = b"") -> Script:
+    """A script that opens the stream, says so much, and then nothing until the other side has had enough."""
+
+    def script(connection: Connection) -> None:
+        connection.read()
+        connection.send(HEAD + said)
+        connection.more()
+
+    return script
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +75,7 @@ def test_an_event_is_there_before_the_next_is_sent(gateway: Gateway, backend: Ba
 
 def test_the_head_does_not_wait_for_the_first_event(gateway: Gateway, backend: Backend) -> None:
     """A client learns that its stream is open (EventSource's `open`) before there is anything to tell."""
-    backend.script = lambda connection: (connection.read(), connection.send(HEAD), connection.more())[1]
+    backend.script = opening()
     with gateway.client() as client:
         assert b" 200 OK" in (client.send(EVENTS)._until(b"\r\n\r\n") or b"")
 
@@ -89,9 +100,7 @@ def test_heartbeats_keep_a_stream_open(gateway: Gateway, backend: Backend) -> No
 
 def test_a_stream_that_falls_silent_ends_visibly(gateway: Gateway, backend: Backend) -> None:
     """A backend that hangs is noticed after BACKEND_TIMEOUT: the stream breaks off, and EventSource comes back."""
-    backend.script = lambda connection: (connection.read(), connection.send(HEAD + chunk(b":\n\n")), connection.more())[
-        1
-    ]
+    backend.script = opening(chunk(b":\n\n"))
     with gateway.client() as client:
         reply = client.send(EVENTS).reply()
         assert (reply.body, reply.is_whole) == (b":\n\n", False)

@@ -41,11 +41,10 @@ def gateway(backend: WebSocketBackend, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(backend: WebSocketBackend) -> None:
-    """What earlier tests did at the backend."""
-    for seen in (backend.connections, backend.closes):
-        while not seen.empty():
-            seen.get()
+def _forgotten(backend: WebSocketBackend) -> Iterator[None]:
+    """What a test did at the backend is over before the next."""
+    yield
+    backend.forget()
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import Protocol, Side
 
-from tests.app.test_upgrade import ASK, UPGRADE, ended_with_reset, switched, switching
+from tests.app.test_upgrade import ASK, UPGRADE, ended_with_reset, silent, switched, switching
 from tests.backend import Backend, Connection
 from tests.gateway import STATIC_KEY, Gateway, until
 from tests.system.fleet import Fleet, Tenant, made
@@ -89,8 +90,7 @@ def test_a_close_waits_for_the_end_of_a_frame(start: Start, backend: Backend) ->
             pass
         go.wait(10)
         connection.send(frame[100:] + frame)
-        while connection.more():
-            pass
+        silent(connection)
         heard.append(connection.buffer)
 
     backend.script = agreeing(script)
@@ -108,7 +108,7 @@ def test_a_close_waits_for_the_end_of_a_frame(start: Start, backend: Backend) ->
         assert client.rest() == b""
     until(lambda: heard, "the backend to be told")
     assert heard[0][: len(sent)] == sent
-    assert unmasked_close(heard[0][len(sent) :]) == 1001
+    assert close_of_a_client(heard[0][len(sent) :]) == Close(1001, "")
     assert gateway.process.wait(10) == 0
 
 
@@ -120,15 +120,17 @@ def is_refused(gateway: Gateway) -> bool:
     return False
 
 
-def unmasked_close(frame: bytes) -> int:
-    """The code of a Close from a client, which has nothing behind it."""
-    assert (frame[0], frame[1], len(frame)) == (0x88, 0x82, 8), frame
-    return struct.unpack(">H", bytes(byte ^ mask for byte, mask in zip(frame[6:], frame[2:6], strict=True)))[0]
+def close_of_a_client(data: bytes) -> Close | None:
+    """What a server makes of `data`: a Close, masked, with nothing behind it."""
+    server = Protocol(Side.SERVER)
+    server.receive_data(data)
+    assert len(data) == 8
+    return server.close_rcvd
 
 
 def test_sides_that_do_not_answer_are_not_waited_for(start: Start, backend: Backend) -> None:
     """A client and a backend that stay silent after our Close: two seconds, not SHUTDOWN_TIMEOUT."""
-    backend.script = agreeing(lambda connection: (connection.more(), connection.more(), None)[2])
+    backend.script = agreeing(silent)
     gateway = start(SHUTDOWN_TIMEOUT="30")
     with gateway.client() as client:
         switched(client.send(RAW))
@@ -146,8 +148,7 @@ def test_who_has_said_close_is_not_told_twice(start: Start, backend: Backend) ->
     closing = Frame(Opcode.CLOSE, b"\x0f\xa0").serialize(mask=True)
 
     def script(connection: Connection) -> None:
-        while connection.more():
-            pass
+        silent(connection)
         heard.append(connection.buffer)
 
     backend.script = agreeing(script)
