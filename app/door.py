@@ -57,6 +57,7 @@ class DoorProtocol(HttpProtocol):
         self.reader = Reader(self._pause_reading, self._resume_reading)
         self._wake_reader: asyncio.Future[None] | None = None
         self._write_left = 0
+        self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
         self._task = self.loop.create_task(self.connection_task())
         self._task.add_done_callback(self._task_ended)
@@ -214,8 +215,8 @@ class DoorProtocol(HttpProtocol):
     def begin_upload(self) -> None:
         """The body of the request that begins is still to come, at least in part: it has its own limits."""
         settings = self.app.ctx.settings
-        self._upload_idle_seconds: float = settings.upload_idle_seconds
-        self._upload_until: float = self.loop.time() + settings.upload_seconds
+        self._upload_idle_seconds = settings.upload_idle_seconds
+        self._upload_until = self.loop.time() + settings.upload_seconds
         self.restart_clock()
 
     def restart_clock(self) -> None:

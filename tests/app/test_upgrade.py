@@ -210,6 +210,55 @@ def test_a_backend_that_never_answers_the_wish_is_a_504(gateway: Gateway, backen
     assert gateway.ask(UPGRADE).status == 504
 
 
+def test_a_client_that_leaves_before_the_answer(gateway: Gateway, backend: Backend) -> None:
+    """Its wish is given up at the backend too."""
+    reached, left = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.read()
+        reached.set()
+        silent(connection)
+        left.set()
+
+    backend.script = script
+    with gateway.client() as client:
+        client.send(UPGRADE)
+        assert reached.wait(10)
+    assert left.wait(1.5)  # before BACKEND_TIMEOUT would end it
+
+
+def test_what_is_sent_ahead_is_held_in_bounded_room(gateway: Gateway, backend: Backend) -> None:
+    """A client that floods before the 101 is stopped, memory stays, and the backend gets every byte in the end."""
+    size, sent, go, received = 40 * MEGABYTE, [0], threading.Event(), [0]
+
+    def script(connection: Connection) -> None:
+        connection.read()
+        go.wait(1.8)
+        connection.send(SWITCH)
+        while connection.more():
+            received[0] += len(connection.buffer)
+            connection.buffer = b""
+
+    backend.script = script
+    before = resident_bytes(gateway)
+    with gateway.client() as client:
+        client.send(UPGRADE)
+        sender = threading.Thread(target=_pour, args=(client.socket, size, sent))
+        sender.start()
+        assert _stalls(sent) < 30 * MEGABYTE  # what kernels buffer, and no more
+        assert resident_bytes(gateway) - before < 8 * MEGABYTE
+        go.set()
+        switched(client)
+        sender.join(20)
+        until(lambda: received == [size], "all of it to arrive")
+
+
+def _pour(sock: socket.socket, size: int, sent: list[int]) -> None:
+    while sent[0] < size:
+        sock.sendall(bytes(65_536))
+        sent[0] += 65_536
+
+
 # --- the tunnel ---
 
 
@@ -364,9 +413,7 @@ def test_a_side_that_does_not_read_stops_the_other(is_down: bool, gateway: Gatew
     size, sent, go, received = 50 * MEGABYTE, [0], threading.Event(), [0]
 
     def pour(sock: socket.socket) -> None:
-        while sent[0] < size:
-            sock.sendall(bytes(65_536))
-            sent[0] += 65_536
+        _pour(sock, size, sent)
         sock.shutdown(socket.SHUT_WR)
 
     def drink(sock: socket.socket) -> None:
