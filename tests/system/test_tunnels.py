@@ -18,7 +18,7 @@ from websockets.protocol import Protocol, Side
 
 from tests.app.test_upgrade import ASK, UPGRADE, ended_with_reset, silent, switched, switching
 from tests.backend import Backend, Connection
-from tests.gateway import STATIC_KEY, Gateway, until
+from tests.gateway import Gateway, until
 from tests.system.fleet import Fleet, Tenant, made
 from tests.websocket import WebSocketBackend, closed, opened
 from tools.embedded import RedisServer
@@ -281,17 +281,3 @@ def test_a_key_revoked_while_redis_is_away(fleet: Fleet, gateway: Gateway) -> No
         revoke(fleet, tenant)
         assert closed(client) == (1008, "API key has been revoked")
         assert time.monotonic() - began < 5 + MARGIN_SECONDS
-
-
-def test_tunnels_live_on_without_the_database(start: Start, sockets: WebSocketBackend) -> None:
-    """A static key needs none, and no look at it ends its socket."""
-    gateway = start(
-        BACKEND_URLS=f"api={sockets.url}",
-        DATABASE_URL="postgresql://127.0.0.1:1/none",
-        VALID_API_KEYS=f"{STATIC_KEY}:org_1:premium",
-    )
-    with opened(gateway) as client:
-        with pytest.raises(TimeoutError):
-            client.recv(timeout=1)
-        client.send("still there")
-        assert client.recv(timeout=10) == "still there"
