@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 from loguru import logger
 
@@ -23,9 +24,10 @@ READS_AT_ONCE: Final = 16
 """Keys read from the database at a time. After a flush every key is in doubt, and requests come first."""
 
 
-class _Open(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Open:
     tunnel: Tunnel
-    key: bytes
+    key: bytes = field(repr=False)
     request_id: str
 
 
