@@ -8,6 +8,7 @@ The way of a request, top-down, and no way back:
     server.py      THE order: identify, authenticate, admit; the handler; stamp
     middleware.py  those steps, each a few lines over one noun of the core
     proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
+    switch.py      or, after a 101, the connection becomes a tunnel; tunnels.py ends those whose time or key has ended
 
 Around it: `__main__.py` (settings, port), workers.py (the processes), descriptors.py (the files they may open) and
 drain.py (their end), services.py (what a worker's requests are served with), health.py, errors.py and responses.py
@@ -21,7 +22,8 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                static_key · holding (what a ring has)
     limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
                limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
-    relay/     routing · headers · proxies (whom to believe) · upstream (the pool) over peer (one connection)
+    relay/     routing · headers · proxies (whom to believe) · upstream (the pool) over peer (one connection) · upgrade
+               (what may be switched to) · tunnel (two connections joined) over frames (WebSocket's) · reset (RST)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
@@ -33,7 +35,8 @@ Glossary. Organization: who is limited and billed. Credential: one key, judged. 
 proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
 limiter decided. Burst: unused requests of a minute that roll over. Change: something memory may no longer rely on.
 Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
-Drain: the end of a worker in good order.
+Drain: the end of a worker in good order. Tunnel: a client's connection and a backend's,
+joined after a switch of protocols (Upgrade, 101).
 """
 
 from app.core.process import compiled

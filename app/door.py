@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import struct
 import sys
 from typing import Any, Final
 
@@ -18,17 +16,15 @@ from sanic.models.server_types import ConnInfo
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
+from app.core.relay.reset import reset
 from app.exchange import Exchange
 from app.message import Body, ClientGone, Message
 from app.reader import Reader
 
 IDLE_SECONDS: Final = 65.0
 HEAD_SECONDS: Final = 15.0
-BODY_SECONDS: Final = 30.0
 WRITE_SECONDS: Final = 60.0
 LINGER_SECONDS: Final = 1.0
-
-_LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
 class DoorProtocol(HttpProtocol):
@@ -38,6 +34,8 @@ class DoorProtocol(HttpProtocol):
     __slots__ = (
         "_is_lingering",
         "_reading_paused",
+        "_upload_idle_seconds",
+        "_upload_until",
         "_wake_reader",
         "_write_left",
         "deadline",
@@ -59,6 +57,7 @@ class DoorProtocol(HttpProtocol):
         self.reader = Reader(self._pause_reading, self._resume_reading)
         self._wake_reader: asyncio.Future[None] | None = None
         self._write_left = 0
+        self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
         entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
         if entry == "drop":
@@ -79,6 +78,8 @@ class DoorProtocol(HttpProtocol):
                 self.exchange = exchange = self.HTTP_CLASS(self, message)
                 keep_alive = await exchange.run()
                 self.exchange = None
+                if message.upgrade is not None:
+                    self.reader.stay()
                 if not keep_alive or self.is_gone or self.is_draining:
                     break
                 if not (message.body.is_whole or await self._drained(message.body)):
@@ -175,10 +176,19 @@ class DoorProtocol(HttpProtocol):
 
     def reset(self) -> None:
         """Ends the connection with RST: the FIN of `abort` is what a client that reads until the end takes for it."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        if sock is not None:  # it is None once the transport has closed
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        if self.transport is not None:
+            reset(self.transport)
         self.abort()
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After a switch of protocols: the connection is `protocol`'s until `connection_lost` says that it has ended.
+
+        With what the client has sent in that protocol already.
+        """
+        transport: Any = self.transport
+        transport.set_protocol(protocol)
+        self.deadline = math.inf
+        return transport, self.reader.take_held()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -209,6 +219,13 @@ class DoorProtocol(HttpProtocol):
 
     # --- time ---
 
+    def begin_upload(self) -> None:
+        """The body of the request that begins is still to come, at least in part: it has its own limits."""
+        settings = self.app.ctx.settings
+        self._upload_idle_seconds = settings.upload_idle_seconds
+        self._upload_until = self.loop.time() + settings.upload_seconds
+        self.restart_clock()
+
     def restart_clock(self) -> None:
         """To be called when what we wait for changes or came a step nearer: the time for it starts anew."""
         self.deadline = self.loop.time() + self._patience_seconds()
@@ -217,12 +234,17 @@ class DoorProtocol(HttpProtocol):
         if not self._can_write.is_set():
             return WRITE_SECONDS
         if self.exchange is not None:
-            return BODY_SECONDS if self._waits_for_body(self.exchange) else math.inf
+            return self._upload_patience_seconds() if self._waits_for_body(self.exchange) else math.inf
         if self.reader.queue:
             return math.inf
         if self.reader.body is not None:
             return LINGER_SECONDS
         return HEAD_SECONDS if self.reader.in_head else IDLE_SECONDS
+
+    def _upload_patience_seconds(self) -> float:
+        """Slow is fine, silent is not, and nothing is for ever: a byte now and then costs a sender nothing."""
+        left_seconds: float = self._upload_until - self.loop.time()
+        return min(self._upload_idle_seconds, left_seconds)
 
     def _waits_for_body(self, exchange: Exchange) -> bool:
         """Whether it is the client's turn: with the pieces of this request's body, until there is an answer."""

@@ -43,7 +43,7 @@ class Doorway:
 
 
 async def drain(app: Sanic[Any, Any], server: Any, doorway: Doorway, listener: socket.socket, seconds: float) -> None:
-    """No new connections; idle ones end; running requests have `seconds`, then they end too.
+    """No new connections; idle ones end, WebSockets are told to; running requests have `seconds`, then they end too.
 
     `server` is Sanic's, listening on `listener`.
     """
@@ -55,6 +55,7 @@ async def drain(app: Sanic[Any, Any], server: Any, doorway: Doorway, listener: s
     await doorway.take_in(_accept_all_and_close(still_open))
     for connection in server.connections:
         connection.is_draining = True  # the answers from now on say that they are the last
+    app.ctx.tunnels.drain()
     await asyncio.sleep(LATECOMER_SECONDS)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -72,7 +72,7 @@ class Exchange(Stream):
         request = make(message=self.message, exchange=self, app=app)
         self.request = request
         if not self.message.body.is_whole:
-            self.connection.restart_clock()
+            self.connection.begin_upload()
         try:
             if self.message.error is not None:
                 await app.handle_exception(request, self.message.error, False)
@@ -152,6 +152,13 @@ class Exchange(Stream):
             self.connection.transport.write(_status_line(status, None) + lines + b"\r\n")
 
     # --- the answer ---
+
+    def switch_protocols(self, response: RelayedResponse) -> None:
+        """Sends the 101, after which nothing on this connection is HTTP."""
+        self.status, self.stage, self.keep_alive = response.status, Stage.IDLE, False
+        head = (_status_line(response.status, response.reason), *response.lines, self.stamp, b"\r\n")
+        if self.connection.transport is not None:
+            self.connection.transport.write(b"".join(head))
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         if self.stage is not Stage.HANDLER:

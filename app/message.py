@@ -78,8 +78,10 @@ class Body:
 
     @property
     def is_worth_draining(self) -> bool:
-        """Whether a rest that nobody wants is small enough to be read, so that the connection can go on."""
-        return self.is_whole or (self.length is not None and self.length <= DRAIN_BYTES_MAX)
+        """Whether a rest that nobody wants will come and is small enough to be read: then the connection can go on."""
+        if self.is_whole or self._error is not None:
+            return self.is_whole
+        return self.length is not None and self.length <= DRAIN_BYTES_MAX
 
     def limit(self, bytes_max: int) -> BodyTooLarge | None:
         """Bounds the body from now on: refuses at once what is known to be too large, fails when it grows too large."""
@@ -160,6 +162,7 @@ class Message:
     """One request head. `error` is set instead of everything else that could not be read.
 
     `onward`: its fields as a backend gets them, once somebody has asked (outbound.py).
+    `upgrade`: the protocol that it asks to switch to, where that may be passed on.
     """
 
     __slots__ = (
@@ -174,6 +177,7 @@ class Message:
         "method",
         "onward",
         "target",
+        "upgrade",
         "version",
     )
 
@@ -187,13 +191,16 @@ class Message:
         self.has_length = self.has_expectation = False
         self.keep_alive = False
         self.body: Body = NO_BODY
+        self.upgrade: bytes | None = None
         self.error: GatewayError | None = None
         self.onward: bytes | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but the fields' own bytes decides what they mean: no body, no expectation, no farewell."""
-        return self.keep_alive and self.body is NO_BODY and not (self.has_length or self.has_expectation)
+        """Whether nothing but the fields' own bytes decides what they mean: no body, expectation, upgrade, farewell."""
+        if self.has_length or self.has_expectation or self.upgrade:
+            return False
+        return self.keep_alive and self.body is NO_BODY
 
     def repeat(self, earlier: Message) -> None:
         """Takes over what was made of the very same bytes: fields, and what was derived from them."""

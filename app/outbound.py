@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.model import Backend, Organization
-from app.core.relay import headers, routing
+from app.core.relay import headers, routing, upgrade
 from app.message import Message
 from app.request import GatewayRequest
 
@@ -25,6 +25,7 @@ def request_head(request: GatewayRequest, organization: Organization, backend: B
             ours.encode("latin-1"),
             b"X-Forwarded-Host: %b\r\n" % host if (host := ctx.forwarded_host or message.host) else b"",
             _framing(message),
+            b"" if message.upgrade is None else upgrade.lines(message.upgrade),
             b"\r\n",
         )
     )

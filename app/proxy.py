@@ -11,12 +11,14 @@ from app import responses
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Backend
 from app.core.relay import headers
+from app.core.relay.peer import SWITCHING
 from app.core.relay.upstream import Answer, Upstream
 from app.message import NO_BODY, ClientGone
 from app.outbound import request_head
 from app.ready import ReadyResponse, RelayedResponse
 from app.request import GatewayRequest
 from app.services import Services
+from app.switch import switch
 
 
 async def proxy(request: GatewayRequest) -> ReadyResponse | None:
@@ -40,7 +42,7 @@ async def proxy(request: GatewayRequest) -> ReadyResponse | None:
     except ClientGone as error:
         raise asyncio.CancelledError from error
     try:
-        await _relay(request, answer)
+        await (_relay if answer.status != SWITCHING else switch)(request, answer)
     finally:
         await answer.close()
     return None
@@ -56,6 +58,7 @@ async def _forward(request: GatewayRequest, upstream: Upstream, backend: Backend
             None if message.body is NO_BODY else message.body,
             head_only=message.method == b"HEAD",
             on_interim=exchange.send_interim,
+            protocol=message.upgrade,
         )
     finally:
         request.context.backend_seconds = time.monotonic() - began

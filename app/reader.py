@@ -13,6 +13,7 @@ from typing import Final
 import httptools
 
 from app.core.errors import GatewayError, HeadersTooLarge, MalformedRequest, TargetTooLong
+from app.core.relay import upgrade
 from app.message import (
     BUFFER_BYTES_HIGH,
     LINE_BYTES_MAX,
@@ -53,6 +54,7 @@ def _known(name: bytes) -> bytes | None:
 class Reader:
     """`feed` bytes, take Messages from `queue`. Their bodies go on being filled while they are served.
 
+    After a request to switch protocols nothing is read until it is known whose the bytes are: `stay` or `take_held`.
     `is_broken`: nothing more is read. `in_head`: a request has begun to arrive. `body`: the one that is arriving.
     """
 
@@ -61,6 +63,7 @@ class Reader:
         "_fields_at",
         "_held",
         "_is_priming",
+        "_is_waiting",
         "_message",
         "_parser",
         "_pause",
@@ -87,7 +90,7 @@ class Reader:
         self._plain_fields, self._plain = b"", self._message
         self._fields_at = 0
         self._between = True
-        self._is_priming = False
+        self._is_priming = self._is_waiting = False
         self._unbodied_bytes = 0
 
     # --- the connection's side ---
@@ -107,8 +110,9 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Reads as far as there is room; the rest is held for the next call, which may bring nothing new."""
-        if self.is_broken:
-            return  # what follows a malformed request is not looked at
+        if self.is_broken:  # what follows a malformed request is not looked at
+            self._hold(data)
+            return
         if self._held:
             data, self._held = self._held + data, b""
         try:
@@ -130,6 +134,16 @@ class Reader:
         message.keep_alive = False
         message.body = NO_BODY
         self.queue.append(message)
+
+    def stay(self) -> None:
+        """There is no switch of protocols: what was held are requests."""
+        self.is_broken = self._is_waiting = False
+
+    def take_held(self) -> bytes:
+        """There is a switch: from here on the bytes are the new protocol's."""
+        held, self._held = self._held, b""
+        self._is_waiting = False
+        return held
 
     def hang_up(self) -> None:
         """The client is gone: what is arriving will not be whole."""
@@ -190,7 +204,8 @@ class Reader:
             if fields_at and self._between and self.queue[-1].is_plain:
                 self._plain_fields, self._plain = data[fields_at:end], self.queue[-1]
         except httptools.HttpParserUpgrade:
-            self._ignore_upgrade()
+            self._renew_parser()
+            data = self._wait_for_switch(data, end)
         if self._unbodied_bytes > HEAD_BYTES_MAX:
             self.refuse(self._too_large())
         return data[end:]
@@ -208,8 +223,29 @@ class Reader:
         self._tail = b"" if found >= 0 else (self._tail + data[max(0, end - 3) : end])[-3:]
         return end
 
-    def _ignore_upgrade(self) -> None:
-        """Goes on as if nobody had asked to switch protocols (RFC 9110 section 7.8): llhttp stopped at the head.
+    def _wait_for_switch(self, data: bytes, end: int) -> bytes:
+        """Holds what follows a request whose wish to switch may be passed on. Returns what may be read.
+
+        RFC 9110 section 7.8: HTTP/1.1 only. A body would have to come before the new protocol; nobody sends one.
+        """
+        message = self.queue[-1]
+        if message.method == b"GET" and message.version == "1.1" and message.body is NO_BODY:
+            message.upgrade = upgrade.asked_for(message.fields)
+        if message.upgrade is None:
+            return data
+        self.is_broken = self._is_waiting = True
+        self._hold(data[end:])
+        return data[:end]
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps what came while a switch is being decided: at most what was read at once, then reading pauses."""
+        if self._is_waiting:
+            self._held += data
+            if self._held:
+                self._pause()
+
+    def _renew_parser(self) -> None:
+        """llhttp stops at a head that asks to switch protocols. Nothing may come of that, so it has to go on.
 
         A fresh parser is told of the body's framing only, then reads the rest.
         """

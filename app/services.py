@@ -33,6 +33,7 @@ from app.core.redis.link import RedisLink
 from app.core.relay.routing import Router
 from app.core.relay.upstream import Upstream
 from app.occupancy import Occupancy
+from app.tunnels import Tunnels
 
 FIRST_LOOK_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3_600.0
@@ -40,7 +41,7 @@ State = Literal["ok", "unreachable", "not configured", "unknown"]
 
 
 class Services:
-    """`app.ctx` of the public app: settings, router, ring, limiter, upstream, uses. An async context manager."""
+    """`app.ctx` of the public app: settings, router, ring, limiter, upstream, tunnels, uses. A context manager."""
 
     def __init__(self, settings: GatewaySettings, write: Callable[[bytes], None]) -> None:
         self.settings = settings
@@ -65,6 +66,7 @@ class Services:
             settings.key_ttl_seconds,
         )
         self.failed_keys = FailedKeys()
+        self.tunnels = Tunnels(self.ring, settings.tunnel_idle_seconds)
         self.uses = UseRecorder(store.record_use) if store else UseRecorder(_forget)
         self.feed: ChangeFeed[Any] = ChangeFeed(self.feed_redis, store.changes_after if store else None, self._apply)
         self.limiter = Limiter(
@@ -88,6 +90,7 @@ class Services:
         await enter(self.uses)
         logger.info(f"✅ Initialized API key cache (TTL: {short(self.settings.key_ttl_seconds)})")
         await enter(self.ring)
+        await enter(self.tunnels)
         for link in (self.redis, self.feed_redis):
             if link is not None:
                 await enter(link)

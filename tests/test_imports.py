@@ -18,13 +18,14 @@ OUTSIDE = frozenset(
 """What a pure module does without: the world, the time it takes, and the log."""
 PURE = frozenset(
     {"errors", "model", "envelope", "keys.credential", "relay.routing", "relay.headers", "process.settings"}
-    | {"limits.bucket", "limits.announce"}
+    | {"limits.bucket", "limits.announce", "relay.upgrade", "relay.frames"}
 )
 """Pure by decision. Every other module of core that neither waits nor imports any of OUTSIDE counts as pure."""
 FAMILIES = (
     frozenset({"process.output"}),
     frozenset({"process.telemetry"}),
     frozenset({"relay.upstream", "relay.peer"}),
+    frozenset({"relay.tunnel", "relay.reset"}),
     frozenset({"redis.link", "redis.wire", "redis.refusals"}),
     frozenset({"changes.feed"}),
     frozenset({"changes.presence", "changes.roster"}),

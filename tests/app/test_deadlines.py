@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from sanic import HTTPResponse, Sanic, text
 
-from app.door import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, WRITE_SECONDS
+from app.door import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, WRITE_SECONDS
 from app.errors import EnvelopeErrorHandler
 from app.request import GatewayRequest
 from tests.app.wire import SanicDoor, sanic_app
 
+BODY_SECONDS, BODY_SECONDS_IN_ALL = 30.0, 600.0
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 LONG = 10_000.0
 
@@ -68,10 +69,12 @@ async def app(script: Script) -> AsyncIterator[Sanic[Any, Any]]:
 
 
 class Untrusting:
-    """Settings as far as `identify` looks at them."""
+    """Settings as far as the door and `identify` look at them."""
 
     def __init__(self) -> None:
         self.trusted_proxies = self
+        self.upload_idle_seconds = BODY_SECONDS
+        self.upload_seconds = BODY_SECONDS_IN_ALL
 
     def trusts(self, ip: str) -> bool:
         return False
@@ -131,6 +134,30 @@ async def test_a_body_has_to_keep_coming(app: Sanic[Any, Any]) -> None:
     assert door.wire.written == b""
     await door.after(0.2)
     assert status(door) == 408
+
+
+async def test_a_body_has_to_be_whole_in_time(app: Sanic[Any, Any]) -> None:
+    """A byte every few seconds is served for as long as an upload may take, counted from its head; then it is 408."""
+    door = await SanicDoor(app).feed(post(1_000, b"a", b"/read")).settle()
+    for _ in range(29):
+        await door.after(20)
+        door.feed(b"b")
+    await door.after(19)
+    assert door.wire.written == b""
+    await door.after(2)
+    assert status(door) == 408
+
+
+async def test_each_body_has_its_own_time(app: Sanic[Any, Any]) -> None:
+    """What one upload took is not taken from the next on the same connection."""
+    door = SanicDoor(app)
+    for _ in range(2):
+        await door.feed(post(30, b"a", b"/read")).settle()
+        for _ in range(29):
+            await door.after(20)
+            door.feed(b"b")
+        await door.settle()
+    assert door.wire.written.count(b"HTTP/1.1 200") == 2
 
 
 async def test_a_slow_handler_is_not_cut_after_a_body_in_two_pieces(app: Sanic[Any, Any], script: Script) -> None:

@@ -175,7 +175,7 @@ def test_the_credential_ends_here(gateway: Gateway, backend: Backend) -> None:
 def test_hop_by_hop_fields_end_here(gateway: Gateway, backend: Backend) -> None:
     """What is between the client and us goes no further: Upgrade, Keep-Alive, TE, and what Connection names."""
     fields = (
-        b"Connection: upgrade, X-Hop\r\nUpgrade: websocket\r\nKeep-Alive: 5\r\nTE: gzip\r\nX-Hop: 1\r\n"
+        b"Connection: upgrade, X-Hop\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\nTE: gzip\r\nX-Hop: 1\r\n"
         b"Proxy-Connection: x\r\nHTTP2-Settings: x\r\nX-End: 1\r\n"
     )
     assert gateway.ask(request(b"GET /x HTTP/1.1", fields)).status == 200

@@ -31,6 +31,7 @@ UPGRADED_SIZED = b"POST /v HTTP/1.1\r\nHost: h\r\n" + UPGRADE + b"Content-Length
 UPGRADED_CHUNKED = (
     b"POST /w HTTP/1.1\r\nHost: h\r\n" + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
 )
+UPGRADED_SOCKET = UPGRADED.replace(b"/u", b"/ws").replace(b"h2c", b"websocket")
 BROKEN = b"GET /bad HTTP/1.1\r\nHost : h\r\n\r\n"
 
 
@@ -65,7 +66,20 @@ async def take_in(app: Sanic[Any, Any], pieces: list[bytes]) -> list[Any]:
 
 
 STREAM = (
-    GET + SIZED + STRANGE + b"\r\n" + CHUNKED + UPGRADED + UPGRADED_SIZED + STRANGE + UPGRADED_CHUNKED + GET + BROKEN
+    GET
+    + SIZED
+    + STRANGE
+    + b"\r\n"
+    + CHUNKED
+    + UPGRADED
+    + UPGRADED_SIZED
+    + STRANGE
+    + UPGRADED_CHUNKED
+    + GET
+    + UPGRADED_SOCKET
+    + UPGRADED_SOCKET
+    + SIZED
+    + BROKEN
 )
 STREAM_READ = [
     (b"GET", b"/a?b=c", b"", []),
@@ -77,6 +91,9 @@ STREAM_READ = [
     (b"FROB", b"/f", b"", []),
     (b"POST", b"/w", b"hi", []),
     (b"GET", b"/a?b=c", b"", []),
+    (b"GET", b"/ws", b"", []),
+    (b"GET", b"/ws", b"", []),
+    (b"POST", b"/s", b"hello", []),
     400,
 ]
 
@@ -97,7 +114,7 @@ async def test_a_stream_cut_anywhere_reads_the_same(app: Sanic[Any, Any]) -> Non
         assert described(await take_in(app, [STREAM[:cut], STREAM[cut:]])) == STREAM_READ, cut
 
 
-VALID = [GET, SIZED, CHUNKED, STRANGE, UPGRADED_SIZED, UPGRADED_CHUNKED]
+VALID = [GET, SIZED, CHUNKED, STRANGE, UPGRADED_SIZED, UPGRADED_CHUNKED, UPGRADED_SOCKET]
 ALPHABET = [
     b"\r",
     b"\n",
@@ -254,6 +271,27 @@ async def test_pipelined_bodies_wait_in_bounded_room(app: Sanic[Any, Any]) -> No
 async def test_everything_held_back_is_served_in_the_end(app: Sanic[Any, Any]) -> None:
     """Requests beyond what is made ready at once are not lost."""
     assert len(await take_in(app, [(SIZED + STRANGE + UPGRADED) * 1_000])) == 3_000
+
+
+async def test_what_follows_a_wish_to_switch_waits_unread(app: Sanic[Any, Any]) -> None:
+    """Until it is known whose the bytes are, they are neither requests nor lost; the socket is read no further."""
+    door = BusyDoor(app).feed(UPGRADED_SOCKET + GET)
+    await door.settle()
+    assert door.exchange is not None
+    assert door.exchange.message.upgrade == b"websocket"
+    assert (len(door.reader.queue), door.wire.is_paused) == (0, True)
+    assert door.reader.take_held() == GET
+    await door.until_closed()
+
+
+async def test_a_wish_to_switch_alone_leaves_the_socket_readable(app: Sanic[Any, Any]) -> None:
+    """So that a client is noticed that leaves before the answer; what then comes first makes it wait."""
+    door = BusyDoor(app).feed(UPGRADED_SOCKET)
+    await door.settle()
+    assert not door.wire.is_paused
+    door.feed(b"\x81")
+    assert door.wire.is_paused
+    await door.until_closed()
 
 
 async def test_a_body_of_single_byte_chunks_is_paused_early(app: Sanic[Any, Any]) -> None:

@@ -28,6 +28,7 @@ class Untrusting:
 
     def __init__(self) -> None:
         self.trusted_proxies = self
+        self.upload_idle_seconds = self.upload_seconds = 30.0
 
     def trusts(self, ip: str) -> bool:
         return False

@@ -112,6 +112,11 @@ class GatewaySettings(ServerSettings):
     )
     backend_connect_seconds: Timeout = Field(default=2.0, validation_alias="BACKEND_CONNECT_TIMEOUT")
     backend_idle_seconds: Timeout = Field(default=30.0, validation_alias="BACKEND_TIMEOUT")
+    upload_idle_seconds: Timeout = Field(default=30.0, validation_alias="UPLOAD_IDLE_TIMEOUT")
+    upload_seconds: Annotated[float, seconds(DAY_SECONDS)] = Field(default=3600.0, validation_alias="UPLOAD_TIMEOUT")
+    tunnel_idle_seconds: Annotated[float, seconds(DAY_SECONDS)] = Field(
+        default=300.0, validation_alias="TUNNEL_IDLE_TIMEOUT"
+    )
     static_keys: Annotated[tuple[StaticKey, ...], from_text(static_key.parse)] = Field(
         default=(), validation_alias="VALID_API_KEYS", repr=False
     )

@@ -13,6 +13,7 @@ import httptools
 
 from app.core.errors import BackendUnavailable
 from app.core.model import Backend
+from app.core.relay import upgrade
 from app.core.relay.headers import FRAMING
 
 Fields = list[tuple[bytes, bytes]]
@@ -25,6 +26,7 @@ FIELDS_MAX: Final = 256
 INTERIM_MAX: Final = 16
 BUFFER_BYTES_HIGH: Final = 262_144
 WRITE_BYTES_HIGH: Final = 262_144
+SWITCHING: Final = 101
 
 
 _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -63,10 +65,11 @@ class Peer:
         self._writing_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._reset(head_only=False, on_interim=None)
+        self._reset(head_only=False, on_interim=None, protocol=None)
 
-    def _reset(self, head_only: bool, on_interim: Interim | None) -> None:
+    def _reset(self, head_only: bool, on_interim: Interim | None, protocol: bytes | None) -> None:
         self._head_only = head_only
+        self._protocol = protocol
         self._on_interim = on_interim
         self._interim_count = 0
         self._unbodied_bytes = 0
@@ -90,8 +93,9 @@ class Peer:
         """Whether a request may be written: open, and nothing unasked-for has come."""
         return self._transport is not None and not self._transport.is_closing() and self._error is None
 
-    def begin(self, head_only: bool, on_interim: Interim | None) -> None:
-        self._reset(head_only, on_interim)
+    def begin(self, head_only: bool, on_interim: Interim | None, protocol: bytes | None = None) -> None:
+        """`protocol`: what the request asks to switch to; only then may the answer be a 101."""
+        self._reset(head_only, on_interim, protocol)
         self._busy = True
         self._awaits_client = False
 
@@ -208,8 +212,8 @@ class Peer:
         self._unbodied_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(Malformed("switched protocols unasked"))
+        except httptools.HttpParserUpgrade as stop:
+            self._switch(data[stop.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(error.__context__ if isinstance(error.__context__, Malformed) else error)
         if self._unbodied_bytes > HEAD_BYTES_MAX and not self.is_complete:
@@ -217,6 +221,28 @@ class Peer:
         self._touch()
         if self.has_head:
             self._wake()
+
+    def _switch(self, said: bytes) -> None:
+        """The head of a 101 ends here; `said` is in the new protocol, and what follows waits for `hand_over`."""
+        if self.status != SWITCHING:
+            self._refuse(Malformed("switched protocols unasked"))
+            return
+        self.has_head = True
+        if said:
+            self._chunks.append(said)
+        self._pause_reading()
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After a 101: the connection is `protocol`'s, with what the backend has said already. Reading is paused.
+
+        Until the request is ended here the connection still counts as busy. Raises BackendUnavailable when it is gone.
+        """
+        if self._transport is None or not self.is_usable:
+            raise BackendUnavailable
+        self._transport.set_protocol(protocol)
+        said = b"".join(self._chunks)
+        self._chunks.clear()
+        return self._transport, said
 
     def _refuse(self, why: BaseException) -> None:
         error = BackendUnavailable()
@@ -283,7 +309,10 @@ class Peer:
         if version not in ("1.1", "1.0") or status > 999 or not _is_reason(self.reason):
             raise Malformed(f"HTTP/{version} {status}")
         if status < 200:
-            self._interim(status)
+            if status == SWITCHING and self._protocol is not None:
+                self._agree(self._protocol)
+            else:
+                self._interim(status)
             return
         self.status = status
         self.framed_by = self._framing(status)
@@ -296,9 +325,16 @@ class Peer:
             self.is_complete = True
             self._parser = httptools.HttpResponseParser(self)
 
+    def _agree(self, protocol: bytes) -> None:
+        if not (self._parser.should_upgrade() and upgrade.agrees(protocol, self.fields)):
+            raise Malformed("a switch to another protocol than was asked for")
+        self.status = SWITCHING
+        self.framed_by = "none"
+        self._in_head = False
+
     def _interim(self, status: int) -> None:
         self._interim_count += 1
-        if status < 100 or status == 101 or self._interim_count > INTERIM_MAX:
+        if status < 100 or status == SWITCHING or self._interim_count > INTERIM_MAX:
             raise Malformed(f"status {status}, interim answer {self._interim_count}")
         self._framing(status)
         if self._on_interim is not None:

@@ -72,6 +72,13 @@ class Answer:
         """
         await self._peer.wait_for_more()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After a 101: the connection becomes `protocol`'s, and counts as busy until `close`. With its first bytes.
+
+        Raises BackendUnavailable when it is gone.
+        """
+        return self._peer.hand_over(protocol)
+
     async def close(self) -> None:
         """Gives the connection back when request and answer are both whole; ends it otherwise."""
         pump, self._pump = self._pump, None
@@ -134,19 +141,21 @@ class Upstream:
         *,
         head_only: bool = False,
         on_interim: Interim | None = None,
+        protocol: bytes | None = None,
     ) -> Answer:
         """Sends one request and returns when the head of its final answer is here.
 
         `head`: request line and fields up to and with the empty line. `head_only`: a HEAD request, whose answer has no
-        body whatever it says. `on_interim(status, fields)` is told of 1xx answers. Nothing is ever sent twice: a
-        connection that turns out closed before the first byte was written is replaced, later failures are raised.
+        body whatever it says. `on_interim(status, fields)` is told of 1xx answers. `protocol`: what the head asks to
+        switch to (Upgrade); an answer with status 101 has agreed. Nothing is ever sent twice: a connection that turns
+        out closed before the first byte was written is replaced, later failures are raised.
         Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
         """
         peer = self._idle_peer(backend) or await self._connect(backend)
         self._busy.add(peer)
         pump: asyncio.Task[None] | None = None
         try:
-            peer.begin(head_only, on_interim)
+            peer.begin(head_only, on_interim, protocol)
             if body is None or body.is_whole:
                 peer.write(head if body is None else head + body.encode_rest())
             else:
