@@ -5,8 +5,12 @@ JSON or readable lines, through the one writer that the access lines use too (ou
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -47,6 +51,20 @@ def configure(level: str, log_format: str, write: Write) -> None:
     _take_over_logging(level)
     logging.captureWarnings(True)
     sys.excepthook = _on_uncaught
+
+
+def report_dropped(count: int) -> None:
+    """For when the log takes lines again."""
+    logger.warning(f"{count} log lines were dropped: standard output failed or was too slow")
+
+
+def report_failing(reason: str, descriptor: int = 2) -> None:
+    """For when standard output fails: a line on standard error, unless that would have to wait or fails as well."""
+    text = f"standard output fails ({reason}): log lines are dropped until it works again"
+    fields: dict[str, object] = {"timestamp": timestamp(time.time()), "level": "error", "message": text}
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, _fit(fields))
 
 
 def _take_over_logging(level: str) -> None:
