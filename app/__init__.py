@@ -8,9 +8,10 @@ The way of a request, top-down, and no way back:
     middleware.py  those steps, each a few lines over one noun of the core
     proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
 
-Around it: `__main__.py` (settings, port), workers.py (the processes) and drain.py (their end), services.py (what a
-worker's requests are served with), health.py, errors.py and responses.py (everything that goes wrong, through
-core/envelope.py).
+Around it: `__main__.py` (settings, port), listener.py (the port, and how it closes), arbiter.py (who starts, watches
+and replaces the workers), workers.py (a worker) with doorway.py (where it accepts, over descriptors.py) and drain.py
+(its end), shared_mark.py (what they tell each other), services.py (what a worker's requests are served with),
+health.py, errors.py and responses.py (everything that goes wrong, through core/envelope.py).
 
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:
@@ -31,5 +32,5 @@ Glossary. Organization: who is limited and billed. Credential: one key, judged. 
 proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
 limiter decided. Burst: unused requests of a minute that roll over. Change: something memory may no longer rely on.
 Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
-Drain: the end of a worker in good order.
+Drain: the end of a worker in good order. Arbiter: the process over the workers.
 """

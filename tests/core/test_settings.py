@@ -67,6 +67,7 @@ def test_defaults(read: Read) -> None:
     assert found.rate_limit_fallback == "local"
     assert found.rate_limit_ietf_headers
     assert found.shutdown_seconds == 30
+    assert found.shutdown_delay_seconds == 2
     assert found.database_url is None
     assert found.redis is None
     assert not found.trusted_proxies.trusts("127.0.0.1")
@@ -159,6 +160,7 @@ def test_every_mistake_at_once(problems: Problems) -> None:
         ("BACKEND_CONNECT_TIMEOUT", ["0", ".5.", "soon"]),
         ("API_KEY_CACHE_TTL", ["0", "15m", "86401"]),
         ("SHUTDOWN_TIMEOUT", ["0", "never"]),
+        ("SHUTDOWN_DELAY", ["-1", "3601", "soon"]),
         ("REQUEST_MAX_BYTES", ["0", "-5", "1MB", "9" * 19]),
         ("LOG_LEVEL", ["warning", "trace"]),
         ("LOG_FORMAT", ["text"]),
