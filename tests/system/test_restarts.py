@@ -156,7 +156,8 @@ def test_the_delay_is_part_of_the_timeout(start: Start, backend: Backend) -> Non
 
 def test_two_gateways_are_restarted_one_after_the_other(start: Start) -> None:
     """Behind a router that goes on to the next when one refuses: no request is lost, none is turned away."""
-    gateways = start(**MANY), start(**MANY)
+    one = MANY | {"WEB_CONCURRENCY": "1"}
+    gateways = start(**one), start(**one)
     with Traffic(*gateways) as traffic:
         for gateway in gateways:
             gateway.terminate()
