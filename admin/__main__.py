@@ -17,7 +17,7 @@ from sanic.http.constants import HTTP
 from admin.server import create_app
 from app.core.process.output import Output
 from app.core.process.settings import AdminSettings, load_or_exit
-from app.core.process.telemetry import configure
+from app.core.process.telemetry import configure, report_dropped, report_failing
 
 BACKLOG: Final = 128
 LOOK_SECONDS: Final = 0.02
@@ -35,7 +35,7 @@ def main() -> None:
         )
     with Output() as output, listener:
         configure(settings.log_level, settings.log_format, output.write)
-        output.on_dropped = lambda count: logger.warning(f"{count} log lines were dropped: standard output is too slow")
+        output.on_dropped, output.on_failing = report_dropped, report_failing
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, listener, output))
 

@@ -10,9 +10,11 @@ The way of a request, top-down, and no way back:
     proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
     switch.py      or, after a 101, the connection becomes a tunnel; tunnels.py ends those whose time or key has ended
 
-Around it: `__main__.py` (settings, port), workers.py (the processes), descriptors.py (the files they may open) and
-drain.py (their end), services.py (what a worker's requests are served with), health.py, errors.py and responses.py
-(everything that goes wrong, through core/envelope.py), ready.py (answers whose fields are ready-made lines).
+Around it: `__main__.py` (settings, port), listener.py (the port, and how it closes), arbiter.py (who starts, watches
+and replaces the workers), workers.py (a worker) with doorway.py (where it accepts, over descriptors.py) and drain.py
+(its end), shared_mark.py (what they tell each other), services.py (what a worker's requests are served with),
+health.py, errors.py and responses.py (everything that goes wrong, through core/envelope.py), ready.py
+(answers whose fields are ready-made lines).
 
 The core, shared with admin/ and tools/, knows neither Sanic nor them. On its ground floor the values that all pass
 around: model, errors, and envelope, the one renderer of errors. Its rooms:
@@ -35,8 +37,8 @@ Glossary. Organization: who is limited and billed. Credential: one key, judged. 
 proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
 limiter decided. Burst: unused requests of a minute that roll over. Change: something memory may no longer rely on.
 Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
-Drain: the end of a worker in good order. Tunnel: a client's connection and a backend's,
-joined after a switch of protocols (Upgrade, 101).
+Drain: the end of a worker in good order. Arbiter: the process over the workers. Tunnel: a client's connection and a
+backend's, joined after a switch of protocols (Upgrade, 101).
 """
 
 from app.core.process import compiled

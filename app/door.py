@@ -52,7 +52,8 @@ class DoorProtocol(HttpProtocol):
         self.transport = transport
         self.conn_info = ConnInfo(transport, unix=self._unix)
         self.peer_ip: str = self.conn_info.client_ip or ""
-        self.is_gone = self.is_draining = self._is_lingering = self._reading_paused = False
+        self.is_gone = self._is_lingering = self._reading_paused = False
+        self.is_draining: bool = getattr(self.app.ctx, "is_draining", False)
         self.exchange: Exchange | None = None
         self.reader = Reader(self._pause_reading, self._resume_reading)
         self._wake_reader: asyncio.Future[None] | None = None
@@ -80,7 +81,7 @@ class DoorProtocol(HttpProtocol):
                 self.exchange = None
                 if message.upgrade is not None:
                     self.reader.stay()
-                if not keep_alive or self.is_gone or self.is_draining:
+                if not keep_alive or self.is_gone:
                     break
                 if not (message.body.is_whole or await self._drained(message.body)):
                     break
@@ -283,13 +284,14 @@ class DoorProtocol(HttpProtocol):
         self.deadline = now
         self.check_timeouts(now)
 
-    def close_if_idle(self) -> bool:
-        """Part of the drain: ends the connection, unless a request is under way or arriving: its answer is the last."""
+    def close_if_idle(self, grace_seconds: float = 0.0) -> bool:
+        """Part of the drain: ends the connection if it was idle for so long; its next answer is the last anyway."""
         self.is_draining = True
         is_busy = self.exchange is not None or self.reader.queue or self.reader.in_head or self._is_lingering
-        if not is_busy:
-            self._end_task()
-        return not is_busy
+        if is_busy or self.loop.time() < self.deadline - IDLE_SECONDS + grace_seconds:
+            return False
+        self._end_task()
+        return True
 
     @property
     def handler(self) -> asyncio.Task[None] | None:

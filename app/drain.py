@@ -1,89 +1,84 @@
-"""How a worker ends without losing a request: whoever has connected is served, then idle connections end, then all."""
+"""How a worker ends without losing a request: everybody is told, then nobody comes any more, then all have gone.
+
+HTTP/1.1 can say that a connection ends only with an answer (RFC 9112 section 9.6), so there is a time in which each
+answer says so while connections are neither refused nor closed. Routers need it too, to see that we are not ready.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final
 
 from loguru import logger
 from sanic import Sanic
 
+from app import listener
 from app.door import DoorProtocol
+from app.doorway import Doorway
 
 LATECOMER_SECONDS: Final = 0.1
-"""Before the listener closes, and again before idle connections do: who connects or asks just now is still answered."""
+"""The least that an idle connection is waited for: who asks just now is still answered."""
 LOOK_SECONDS: Final = 0.02
 ENDING_SECONDS: Final = 1.0
 """For handlers that were cut, to log their requests and let go of what they hold."""
 
 
-class Doorway:
-    """Makes each connection's protocol in Sanic's way (its `protocol=`), and remembers how for `take_in`."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`total_seconds`: from the signal until what still runs is cut. `delay_seconds`: of those, the first, in which
+    everybody is told before connections are refused and idle ones closed; cut short by `hurry`."""
 
-    def __init__(self) -> None:
-        self._make: Callable[[], DoorProtocol] | None = None
+    total_seconds: float
+    delay_seconds: float
+    hurry: asyncio.Event
 
-    def __call__(self, **options: Any) -> DoorProtocol:
-        self._make = make = partial(DoorProtocol, **options)
-        return make()
-
-    async def take_in(self, latecomers: list[socket.socket]) -> None:
-        """Serves connections that the event loop's server did not get to accept."""
-        loop = asyncio.get_running_loop()
-        for latecomer in latecomers:
-            if self._make is None:
-                latecomer.close()
-                continue
-            with contextlib.suppress(OSError):  # gone again already
-                await loop.connect_accepted_socket(self._make, latecomer)
+    @property
+    def grace_seconds(self) -> float:
+        """How long a connection is idle before it is closed."""
+        if self.hurry.is_set():
+            return LATECOMER_SECONDS
+        return max(LATECOMER_SECONDS, min(self.delay_seconds, self.total_seconds / 2))
 
 
-async def drain(app: Sanic[Any, Any], server: Any, doorway: Doorway, listener: socket.socket, seconds: float) -> None:
-    """No new connections; idle ones end, WebSockets are told to; running requests have `seconds`, then they end too.
+async def drain(
+    app: Sanic[Any, Any], server: Any, doorway: Doorway, patience: Patience, is_gateways_end: Callable[[], bool]
+) -> None:
+    """Tells, refuses, waits, cuts. `server` is Sanic's, `doorway` where its connections come from.
 
-    `server` is Sanic's, listening on `listener`.
+    `is_gateways_end`: whether all workers end. One that ends alone leaves the connections that wait to its siblings.
     """
+    deadline = asyncio.get_running_loop().time() + patience.total_seconds
     app.ctx.is_draining = True
-    await server.before_stop()
-    await asyncio.sleep(LATECOMER_SECONDS)
-    still_open = listener.dup()
-    server.server.close()
-    await doorway.take_in(_accept_all_and_close(still_open))
     for connection in server.connections:
         connection.is_draining = True  # the answers from now on say that they are the last
     app.ctx.tunnels.drain()
-    await asyncio.sleep(LATECOMER_SECONDS)
+    await server.before_stop()
+    await _tell_everybody(patience)
+    if is_gateways_end():
+        await listener.empty(doorway.listener)
+    doorway.close()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await _ended(server.connections)
-    await _cut(server.connections, seconds)
+        async with asyncio.timeout_at(deadline):
+            await _ended(server.connections, patience)
+    await _cut(server.connections, patience.total_seconds)
     await server.after_stop()
 
 
-def _accept_all_and_close(listener: socket.socket) -> list[socket.socket]:
-    """What waits in the accept queue: closing the listener would reset it, and a busy loop lets several wait there.
-
-    What comes between the last accept and the close is lost all the same: Linux has no call that does both at once.
-    """
-    accepted = []
-    with listener, contextlib.suppress(OSError):  # BlockingIOError: the queue is empty
-        listener.setblocking(False)
-        while True:
-            accepted.append(listener.accept()[0])
-    for each in accepted:
-        each.setblocking(False)
-    return accepted
+async def _tell_everybody(patience: Patience) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(patience.hurry.wait(), patience.grace_seconds)
+    if patience.hurry.is_set():
+        await asyncio.sleep(LATECOMER_SECONDS)
 
 
-async def _ended(connections: set[DoorProtocol]) -> None:
-    """Ends those that are idle or become so; returns when none is left."""
+async def _ended(connections: set[DoorProtocol], patience: Patience) -> None:
+    """Ends those that have been idle for their grace or become so; returns when none is left."""
     while connections:
         for connection in list(connections):
-            connection.close_if_idle()
+            connection.close_if_idle(patience.grace_seconds)
         await asyncio.sleep(LOOK_SECONDS)
 
 

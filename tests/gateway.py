@@ -167,6 +167,7 @@ class Gateway:
         self._errors: list[str] = []
         port = str(self.port)
         defaults = {"GATEWAY_PORT": port, "ADMIN_PORT": port, "WEB_CONCURRENCY": "1", "PYTHONPATH": str(ROOT)}
+        defaults["SHUTDOWN_DELAY"] = "0"  # no router is there to be told
         if "DATABASE_URL" not in environment:
             defaults["VALID_API_KEYS"] = f"{STATIC_KEY}:org_1:premium"
         kept = {
@@ -177,10 +178,10 @@ class Gateway:
         self.environment = {**kept, **defaults, **environment}
         self._module = module
 
-    def start(self, *, wait: bool = True, stdout: int = subprocess.PIPE) -> Self:
+    def start(self, *, wait: bool = True, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE) -> Self:
         """Starts the process in a folder of its own (no .env there); waits until it answers.
 
-        `stdout`: a descriptor that standard output goes to instead of being collected.
+        `stdout`, `stderr`: descriptors that its output goes to instead of being collected.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
@@ -188,7 +189,7 @@ class Gateway:
             env=self.environment,
             cwd=self.folder,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             text=True,

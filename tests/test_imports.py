@@ -123,7 +123,7 @@ def test_wired_modules_do_not_know_each_other(path: Path) -> None:
         ("coredis", family("redis.link")),
         ("psycopg", family("data.database")),
         ("psycopg_pool", family("data.database")),
-        ("gunicorn", frozenset({"app/workers.py"})),
+        ("gunicorn", frozenset({"app/arbiter.py", "app/workers.py"})),
         ("pydantic_settings", frozenset({"process.settings"})),
     ],
 )

@@ -117,7 +117,8 @@ def _run(settings: DevSettings) -> int:
         key = demo_key(found.environment)
         try:
             processes = procfile.processes(ROOT / "Procfile")
-            return procfile.run(processes, found.environment, ROOT, lambda: invite(found, key))
+            environment = {"SHUTDOWN_DELAY": "0", **found.environment}  # no router is there to be told
+            return procfile.run(processes, environment, ROOT, lambda: invite(found, key))
         finally:
             stopping.asked.set()
 

@@ -126,7 +126,7 @@ def test_open_files_bound_connections_too(files: int, connections: int) -> None:
     script = (
         f"import resource; hard = min({files}, resource.getrlimit(resource.RLIMIT_NOFILE)[1])\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))\n"
-        "from app import descriptors; descriptors.make_room(10_000)\n"
+        "from app import descriptors; descriptors.raise_limit()\n"
         "print(min(10_000, descriptors.connections_possible()), (hard - 256) // 2)"
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

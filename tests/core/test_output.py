@@ -119,6 +119,30 @@ def test_disk_full() -> None:
     assert output.dropped == 1
 
 
+def test_disk_full_for_a_while(tmp_path: Path) -> None:
+    """The failure is told once however many lines it costs; their number is told when a line was written again; and a
+    line that was cut is ended."""
+    failures: list[str] = []
+    dropped: list[int] = []
+    log = tmp_path / "log"
+    full = os.open("/dev/full", os.O_WRONLY)
+    with log.open("wb") as file, Output(file.fileno()) as output:
+        output.on_failing, output.on_dropped = failures.append, dropped.append
+        room = os.dup(file.fileno())
+        os.dup2(full, file.fileno())
+        for count in range(1, 4):
+            output.write(b"lost\n")
+            until(lambda count=count: output.dropped == count)  # type: ignore[misc]
+        assert (failures, dropped) == (["No space left on device"], [])
+        os.dup2(room, file.fileno())
+        output._is_torn = True  # as if the disk had taken some bytes
+        output.write(b"kept\n")
+        until(lambda: dropped == [3])
+        os.close(room)
+    os.close(full)
+    assert (output.dropped, log.read_bytes()) == (0, b"\nkept\n")
+
+
 def test_non_blocking_descriptor(pipe: Pipe) -> None:
     """A pipe that somebody made non-blocking gets every line all the same."""
     os.set_blocking(pipe.writing.fileno(), False)

@@ -68,6 +68,7 @@ def test_defaults(read: Read) -> None:
     assert found.rate_limit_fallback == "local"
     assert found.rate_limit_ietf_headers
     assert found.shutdown_seconds == 30
+    assert found.shutdown_delay_seconds == 2
     assert found.database_url is None
     assert found.redis is None
     assert not found.trusted_proxies.trusts("127.0.0.1")
@@ -162,6 +163,7 @@ def test_every_mistake_at_once(problems: Problems) -> None:
         ("SHUTDOWN_TIMEOUT", ["0", "never"]),
         ("CONNECTIONS_MAX", ["0", "1000001", "many"]),
         ("CONNECTIONS_PER_ADDRESS_MAX", ["0", "-1"]),
+        ("SHUTDOWN_DELAY", ["-1", "3601", "soon"]),
         ("REQUEST_MAX_BYTES", ["0", "-5", "1MB", "9" * 19]),
         ("LOG_LEVEL", ["warning", "trace"]),
         ("LOG_FORMAT", ["text"]),

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -25,15 +26,20 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture
 def start(tmp_path: Path, backend: Backend) -> Iterator[Start]:
-    """`start(NAME="value", …)` runs a gateway in front of the test's backend. What is left is killed at the end."""
+    """`start(NAME="value", …)` runs a gateway in front of the test's backend. What is left is killed at the end.
+
+    `stdout`, `stderr`: descriptors that its output goes to instead of being collected.
+    """
     started: list[Gateway] = []
     numbers = itertools.count(1)
 
-    def run(*, module: str = "app", wait: bool = True, **environment: str) -> Gateway:
+    def run(
+        *, module: str = "app", wait: bool = True, stdout: int = PIPE, stderr: int = PIPE, **environment: str
+    ) -> Gateway:
         variables = {"BACKEND_URLS": f"api={backend.url}", "SHUTDOWN_TIMEOUT": "5", **environment}
         gateway = Gateway(tmp_path / f"gateway-{next(numbers)}", variables, module=module)
         started.append(gateway)
-        return gateway.start(wait=wait)
+        return gateway.start(wait=wait, stdout=stdout, stderr=stderr)
 
     yield run
     for gateway in started:

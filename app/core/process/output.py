@@ -24,13 +24,15 @@ class Output:
     """Lines on their way to a file descriptor; a context manager. The thread starts with the first line of a process.
 
     `write` never blocks: beyond `buffer_bytes_max` a line is dropped and counted, and `on_dropped` is called from the
-    thread with the count once the reader takes lines again. A descriptor that is gone or full loses lines (counted,
-    too), never the process. Forks: the parent writes out what it has before, the child starts empty.
+    thread with the count once lines are taken again. A descriptor that is gone or full loses lines (counted, too),
+    never the process; `on_failing` is called with the reason when that begins. Forks: the parent writes out what it has
+    before, the child starts empty.
     """
 
     def __init__(self, descriptor: int = 1, *, buffer_bytes_max: int = BUFFER_BYTES_MAX) -> None:
         self.dropped = 0
         self.on_dropped: Callable[[int], None] | None = None
+        self.on_failing: Callable[[str], None] | None = None
         self._descriptor = descriptor
         self._buffer_bytes_max = buffer_bytes_max
         self._start_empty()
@@ -40,6 +42,7 @@ class Output:
         self._lock = threading.Lock()
         self._lines: list[bytes] = []
         self._pending_bytes = 0
+        self._is_failing = self._is_torn = False
         self._awake = False
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -98,12 +101,33 @@ class Output:
         """The lines still count as pending until they are written, so the bound holds for the whole way."""
         for chunk, count in _chunks(lines, self._chunk_bytes_max()):
             try:
-                _write_all(self._descriptor, chunk)
-            except OSError:  # EPIPE, ENOSPC, EBADF: nobody can be told
-                with self._lock:
-                    self.dropped += count
+                self._write_all(b"\n" + chunk if self._is_torn else chunk)
+                self._is_failing = False
+            except OSError as error:  # EPIPE, ENOSPC, EBADF
+                self._lose(count, error)
             with self._lock:
                 self._pending_bytes -= len(chunk)
+
+    def _write_all(self, data: bytes) -> None:
+        """Raises OSError. Waits for room where whoever shares the descriptor has made it non-blocking.
+
+        A full disk can take the beginning of a line: it is ended before the next, so that it spoils none.
+        """
+        while data:
+            try:
+                written = os.write(self._descriptor, data)
+            except BlockingIOError:
+                select.select([], [self._descriptor], [], 1.0)
+                continue
+            self._is_torn = written < len(data)
+            data = data[written:]
+
+    def _lose(self, count: int, error: OSError) -> None:
+        with self._lock:
+            self.dropped += count
+        if not self._is_failing and self.on_failing is not None:
+            self.on_failing(error.strerror or str(error))
+        self._is_failing = True
 
     def _chunk_bytes_max(self) -> int:
         try:
@@ -114,8 +138,8 @@ class Output:
 
     def _report(self) -> None:
         with self._lock:
-            if not self.dropped or self._lines or self.on_dropped is None:
-                return
+            if not self.dropped or self._lines or self._is_failing or self.on_dropped is None:
+                return  # while it fails the report would be lost as well, and its loss be reported
             dropped, self.dropped = self.dropped, 0
         self.on_dropped(dropped)
 
@@ -138,15 +162,6 @@ def _chunks(lines: Sequence[bytes], bytes_max: int) -> list[tuple[bytes, int]]:
     if size:
         chunks.append((b"".join(lines[start:]), len(lines) - start))
     return chunks
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Raises OSError. Waits for room where whoever shares the descriptor has made it non-blocking."""
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [], 1.0)
 
 
 _outputs: weakref.WeakSet[Output] = weakref.WeakSet()

@@ -135,6 +135,9 @@ class GatewaySettings(ServerSettings):
     rate_limit_ietf_headers: Annotated[bool, one_of(on=True, off=False, true=True, false=False)] = Field(
         default=True, validation_alias="RATE_LIMIT_IETF_HEADERS"
     )
+    shutdown_delay_seconds: Annotated[float, seconds(HOUR_SECONDS, zero=True)] = Field(
+        default=2.0, validation_alias="SHUTDOWN_DELAY"
+    )
 
     @field_validator("backends")
     @classmethod

@@ -5,9 +5,13 @@ JSON or readable lines, through the one writer that the access lines use too (ou
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
+import select
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -64,6 +68,20 @@ def _rendered(render: Callable[[Any], bytes], record: Any) -> bytes:
     except Exception as error:  # noqa: BLE001 - texts and exceptions of any library come by here
         record.update(message=f"a message of {record['name']} cannot be shown: {type(error).__name__}", caught=None)
         return render({**record, "extra": {}})
+
+
+def report_dropped(count: int) -> None:
+    """For when the log takes lines again."""
+    logger.warning(f"{count} log lines were dropped: standard output failed or was too slow")
+
+
+def report_failing(reason: str, descriptor: int = 2) -> None:
+    """For when standard output fails: a line on standard error, unless that would have to wait or fails as well."""
+    text = f"standard output fails ({reason}): log lines are dropped until it works again"
+    fields: dict[str, object] = {"timestamp": timestamp(time.time()), "level": "error", "message": text}
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, _fit(fields))
 
 
 def _take_over_logging(level: str) -> None:

@@ -47,12 +47,14 @@ def whole(least: int, most: int) -> PlainValidator:
     return from_text(parse)
 
 
-def seconds(most: int) -> PlainValidator:
-    """A duration in seconds, fractions allowed."""
+def seconds(most: int, *, zero: bool = False) -> PlainValidator:
+    """A duration in seconds, fractions allowed; none at all only with `zero`."""
+    least = "0 or more" if zero else "more than 0"
 
     def parse(text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not 0 < float(text) <= most:
-            raise ValueError(f"{_shown(text)} will not do, expected seconds, more than 0 and at most {most}")
+        is_number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text)
+        if not is_number or float(text) > most or not (zero or float(text)):
+            raise ValueError(f"{_shown(text)} will not do, expected seconds, {least} and at most {most}")
         return float(text)
 
     return from_text(parse)
