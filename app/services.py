@@ -153,7 +153,7 @@ def _occupancy(settings: GatewaySettings) -> Occupancy:
     """The bounds as set, or in the same proportion what the file descriptors have room for."""
     wanted = settings.connections_max
     possible = min(wanted, descriptors.connections_possible())
-    if possible < wanted:
+    if possible < wanted and "connections_max" in settings.model_fields_set:  # who set nothing misses nothing
         logger.warning(f"CONNECTIONS_MAX is {wanted}, but the limit of open files has room for {possible}")
     per_address = max(1, settings.connections_per_address_max * possible // wanted)
     return Occupancy(possible, per_address, settings.trusted_proxies.trusts)
