@@ -9,8 +9,8 @@ from typing import Final
 
 WANTED: Final = 65_536
 """A worker with so many is busy long before it runs out. Many systems give 1,024 unless a process asks for more."""
-SPARE_SHARE: Final = 0.25
-"""Of what connections may take, kept for what their requests need: backends, the database, Redis."""
+SPARE_SHARE: Final = 0.5
+"""Of what connections may take, kept for their requests: each may need one to a backend."""
 RESERVED: Final = 256
 """For all else: the listener, the log, PostgreSQL, Redis, connections that are being refused."""
 PER_CONNECTION: Final = 2
