@@ -20,9 +20,9 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                and refresher (what keeps it fresh) · usage (last_used_at) · static_key · holding (what a ring has)
     limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
                limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
-    relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer (the
-               choice) over target and standing (set aside or not), retry_budget; upstream (the pool) over peer (one
-               connection); probes (BACKEND_HEALTH_PATH)
+    relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
+               (the choice) over target and standing (set aside or not), retry_budget · upstream (the pool) over peer
+               (one connection) · probes (BACKEND_HEALTH_PATH)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
@@ -32,8 +32,8 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
 
 Glossary. Organization: who is limited and billed. Credential: one key, judged. Service: a name that requests are
 proxied under. Backend: where one of its targets is. Target: what a worker knows of it. Place: room for one request
-there. Trial: the request that finds out whether a target works again. Peer: one connection. Refusal: an answer that is a
-value; failure: an exception. Verdict: what the limiter decided. Burst: unused requests of a minute that roll over.
-Change: something memory may no longer rely on. Mark: how far the journal of changes was read. Local: limits counted by
-each worker for itself while Redis is away. Drain: the end of a worker in good order.
+there. Trial: the request that finds out whether a target works again. Peer: one connection. Refusal: an answer that
+is a value; failure: an exception. Verdict: what the limiter decided. Burst: unused requests of a minute that roll
+over. Change: something memory may no longer rely on. Mark: how far the journal of changes was read. Local: limits
+counted by each worker for itself while Redis is away. Drain: the end of a worker in good order.
 """

@@ -30,7 +30,7 @@ class Seeker(Protocol):
         """Whether it may be sent again elsewhere, if this time comes to nothing."""
 
     @property
-    def has_left(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether it stands in the queue for nothing."""
 
     def grant(self, place: Place) -> None:
@@ -123,7 +123,7 @@ class Balancer:
         """Gives places that are free to those that wait, in order."""
         while self.queue:
             place = None
-            if not self.queue[0].has_left:
+            if not self.queue[0].is_gone:
                 place = self._choose_with_care(self.queue[0], self._clock())
                 if place is None:
                     return

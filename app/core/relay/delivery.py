@@ -199,7 +199,7 @@ class Delivery:
             granted.result().leave()
 
     @property
-    def has_left(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether nobody waits for a place any more."""
         return self._granted is None or self._granted.done()
 
