@@ -344,7 +344,9 @@ def test_the_deadline(start: Start) -> None:
     with Backend(silent) as a, Backend(interim_for_ever) as b, Backend() as c, Backend(stream) as d:
         gateway = start(
             f"a={a.url},b={b.url},c={c.url},d={d.url}",
-            BACKEND_DEADLINE="0.8", BACKEND_TIMEOUT="10", BACKEND_MAX_CONNECTIONS="1",
+            BACKEND_DEADLINE="0.8",
+            BACKEND_TIMEOUT="10",
+            BACKEND_MAX_CONNECTIONS="1",
         )
         for path in ("/a", "/b"):
             began = time.monotonic()
