@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.core.errors import BackendUnavailable
 from app.core.model import Backend
 from app.core.relay.balancer import RESTORED, TELL_SECONDS, Balancer
+from app.core.relay.standing import DOUBT_SECONDS
 from app.core.relay.target import Place, Target
 
 
@@ -80,6 +81,8 @@ def test_the_promises_of_a_choice(count: int, room: int, seed: int, run: list[tu
             if place is None:
                 some = [target for target in left if target.standing.is_well] or left
                 some = [target for target in some if not target.standing.is_unhealthy] or some
+                if number % 2 and any(target.standing.is_well for target in some):
+                    some = [target for target in some if not target.standing.is_doubtful(scene.now)] or some
                 assert all(target.outstanding == room for target in some)
                 continue
             assert place.target in left
@@ -151,6 +154,18 @@ def test_a_trial_that_is_nobodys_fault_ends_too() -> None:
     scene.now += 1
     scene.taken().leave()
     assert scene.taken().is_trial
+
+
+def test_one_failure_is_enough_to_spare_it_what_cannot_be_repeated() -> None:
+    """After a failure a target gets only requests that can be repeated, until it answers or some time has passed."""
+    scene = Scene(2)
+    scene.taken(tried=scene.balancer.targets[1:]).leave(failure=BackendUnavailable())
+    assert {scene.taken(can_repeat=False).target.label for _ in range(20)} == {"api/2"}
+    scene.taken(tried=scene.balancer.targets[1:]).leave(True)
+    assert "api/1" in {scene.taken(can_repeat=False).target.label for _ in range(30)}
+    scene.taken(tried=scene.balancer.targets[1:]).leave(failure=BackendUnavailable())
+    scene.now += DOUBT_SECONDS
+    assert "api/1" in {scene.taken(can_repeat=False).target.label for _ in range(30)}
 
 
 def test_a_request_is_no_trial_after_a_failure() -> None:

@@ -61,7 +61,7 @@ class Balancer:
         self._tell = tell
         self._chance = chance
         self._clock = clock
-        self._is_all_well = True
+        self._is_calm = True
 
     # --- the choice ---
 
@@ -73,7 +73,7 @@ class Balancer:
         """
         if self.queue:
             return None
-        if self._is_all_well and not seeker.tried:
+        if self._is_calm and not seeker.tried:
             target = self._only or self._lighter(self.targets)
             if target.outstanding < target.connections_max:
                 target.outstanding += 1
@@ -84,7 +84,7 @@ class Balancer:
         """The same while something is wrong or full."""
         target = due = self._due(seeker, now)
         if target is None:
-            best = self._best(seeker)
+            best = self._best(seeker, now)
             target = self._lighter(best)
             if target.outstanding >= target.connections_max:
                 free = [each for each in best if each.outstanding < each.connections_max]
@@ -113,11 +113,18 @@ class Balancer:
         free = [each for each in self.targets if not each.is_being_tried and each.outstanding < each.connections_max]
         return next((each for each in free if each.standing.may_be_tried(now, can_repeat=seeker.can_repeat)), None)
 
-    def _best(self, seeker: Seeker) -> Sequence[Target]:
-        """The best of those that were not tried: well; else at least not found unhealthy by a probe; else all."""
+    def _best(self, seeker: Seeker, now: float) -> Sequence[Target]:
+        """Of those that were not tried the best: well; else at least not found unhealthy by a probe; else all.
+
+        Of those that are well, a request that cannot be repeated gets one whose last attempt did not fail.
+        """
         left = [target for target in self.targets if target not in seeker.tried]
         well = [target for target in left if target.standing.is_well]
-        return well or [target for target in left if not target.standing.is_unhealthy] or left
+        if not well:
+            return [target for target in left if not target.standing.is_unhealthy] or left
+        if seeker.can_repeat:
+            return well
+        return [target for target in well if not target.standing.is_doubtful(now)] or well
 
     def hand_on(self) -> None:
         """Gives places that are free to those that wait, in order."""
@@ -161,7 +168,7 @@ class Balancer:
     def _judge(self, target: Target) -> None:
         """Notes what changed, and tells it: of one that comes and goes once a second, the latest state then."""
         standing, now = target.standing, self._clock()
-        self._is_all_well = all(each.standing.is_well for each in self.targets)
+        self._is_calm = all(each.standing.is_well and not each.standing.failures for each in self.targets)
         if target.is_told_well is not standing.is_well and now >= target.told_at + TELL_SECONDS:
             target.is_told_well, target.told_at = standing.is_well, now
             self._tell(target, RESTORED if standing.is_well else f"set aside: {target.trouble}")

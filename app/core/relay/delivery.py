@@ -11,7 +11,7 @@ A second attempt is made elsewhere, and only when it cannot do harm:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from loguru import logger
@@ -53,7 +53,7 @@ class Delivery:
     """One request on its way. A balancer's Seeker."""
 
     tried: Sequence[Target] = UNTRIED
-    _is_fresh = False
+    _is_repeat = False
     _granted: asyncio.Future[Place] | None = None
 
     def __init__(
@@ -76,14 +76,8 @@ class Delivery:
         self._on_interim = on_interim
         self._now = began
         self._until = began + upstream.deadline_seconds
-        self._is_repeatable = method in IDEMPOTENT
-        if body is not None and self._is_repeatable:
-            self._keep_for_repeats(body)
-
-    def _keep_for_repeats(self, body: Outgoing) -> None:
-        if body.is_whole:
-            self._body = body = HeldBody(body.encode_rest())
-        self._is_repeatable = isinstance(body, HeldBody) and body.is_small
+        if body is not None and body.is_whole and method in IDEMPOTENT:
+            self._body = HeldBody(body.encode_rest())
 
     async def run(self) -> Answer:
         """The answer, once its head is here.
@@ -91,11 +85,25 @@ class Delivery:
         Raises BackendUnavailable, BackendTimedOut (also when the deadline over all of this has passed), BackendBusy, or
         what the body raises.
         """
-        self._balancer.budget.note_request()
+        balancer = self._balancer
+        balancer.budget.note_request()
         while True:
-            place = self._balancer.choose(self, self._now) or await self._wait_for_place()
+            place = balancer.choose(self, self._now) or await self._wait_for_place()
+            backend = place.target.backend
             try:
-                answer = await (self._try(place) if place.is_trial else self._send(place.target.backend, self._until))
+                answer = await self._upstream.send(
+                    backend,
+                    self._head_for(backend),
+                    self._body,
+                    head_only=self._method == b"HEAD",
+                    on_interim=self._on_interim,
+                    until=self._begin_trial(place) if place.is_trial else self._until,
+                    fresh=self._is_repeat,
+                )
+                if place.is_trial:
+                    await self._judge_trial(place, answer)
+                answer.place = place
+                return answer
             except BackendFailed as failure:
                 place.leave(failure=failure)
                 if not self._may_follow(place, failure):
@@ -103,46 +111,39 @@ class Delivery:
             except BaseException:
                 place.leave()
                 raise
-            else:
-                answer.place = place
-                return answer
 
     @property
     def can_repeat(self) -> bool:
         """Whether the request could be sent once more if this time came to nothing."""
         return self._is_repeatable and self._balancer.budget.has_left
 
-    def _send(self, backend: Backend, until: float) -> Awaitable[Answer]:
-        return self._upstream.send(
-            backend,
-            self._head_for(backend),
-            self._body,
-            head_only=self._method == b"HEAD",
-            on_interim=self._on_interim,
-            until=until,
-            fresh=self._is_fresh,
-        )
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether sending it once more does no harm: nobody has yet, it is idempotent, and all of it is here."""
+        if self._is_repeat or self._method not in IDEMPOTENT:
+            return False
+        return self._body is None or (isinstance(self._body, HeldBody) and self._body.is_small)
 
-    async def _try(self, place: Place) -> Answer:
-        """A trial. If it can be repeated elsewhere, it has as long as the pause was, and its answer is held back."""
+    # --- trials ---
+
+    def _begin_trial(self, place: Place) -> float:
+        """When its head must be here: soon, if another target stands behind it. What a repeat costs is set apart."""
         place.is_covered = self.can_repeat and self._balancer.budget.spend()
-        if not place.is_covered:
-            answer = await self._send(place.target.backend, self._until)
-        else:
-            patience_seconds = place.target.standing.pause_seconds
-            answer = await self._send(place.target.backend, min(self._until, place.began + patience_seconds))
-            await self._hold_back(answer)
+        return min(self._until, place.began + place.target.standing.pause_seconds) if place.is_covered else self._until
+
+    async def _judge_trial(self, place: Place, answer: Answer) -> None:
+        """Holds the answer back while it may still break off unnoticed."""
+        if place.is_covered:
+            try:
+                await answer.hold(HOLD_SECONDS)
+            except BaseException:
+                await answer.close()
+                raise
             self._balancer.budget.refund()
         if not answer.is_complete:
             place.settle()
-        return answer
 
-    async def _hold_back(self, answer: Answer) -> None:
-        try:
-            await answer.hold(HOLD_SECONDS)
-        except BaseException:
-            await answer.close()
-            raise
+    # --- after a failure ---
 
     def _may_follow(self, place: Place, failure: BackendFailed) -> bool:
         """Whether another attempt may be made after `failure` at `place`."""
@@ -156,7 +157,7 @@ class Delivery:
         elif not self._may_be_repeated(place, failure, has_others):
             return False
         else:
-            self._is_repeatable, self._is_fresh = False, True
+            self._is_repeat = True
             if not has_others:
                 return True
         self.tried = (*self.tried, place.target)

@@ -10,6 +10,7 @@ FAILURES_MAX: Final = 3
 PAUSE_SECONDS_MIN: Final = 1.0
 PAUSE_SECONDS_MAX: Final = 30.0
 PROBES_FAILED_MAX: Final = 2
+DOUBT_SECONDS: Final = 5.0
 
 State = Literal["healthy", "aside", "trying", "unhealthy"]
 
@@ -23,6 +24,7 @@ class Standing:
 
     __slots__ = (
         "_aside_at",
+        "_failed_at",
         "_jitter",
         "_pauses",
         "_probes_failed",
@@ -35,6 +37,7 @@ class Standing:
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
         self._aside_at: float | None = None
+        self._failed_at = 0.0
         self._pauses = 0
         self._probes_failed = 0
         self.failures = 0
@@ -52,6 +55,10 @@ class Standing:
     def is_unhealthy(self) -> bool:
         """Whether its health path has failed twice in a row."""
         return self._probes_failed >= PROBES_FAILED_MAX
+
+    def is_doubtful(self, now: float) -> bool:
+        """Whether its last attempt failed, and that not long ago: enough to spare it what cannot be repeated."""
+        return self.failures > 0 and now < self._failed_at + DOUBT_SECONDS
 
     def state(self, now: float) -> State:
         """For people: `trying` is set aside, with the pause over."""
@@ -84,6 +91,7 @@ class Standing:
     def failed(self, began: float, now: float) -> None:
         """An attempt that began at `began` failed at `now`."""
         self.failures += 1
+        self._failed_at = now
         if self._aside_at is None:
             if self.failures >= FAILURES_MAX:
                 self._set_aside(now)

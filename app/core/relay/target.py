@@ -17,8 +17,16 @@ class Target:
     """`label` names it without its address: `api/2` is the second URL of `api`."""
 
     __slots__ = (
-        *("backend", "connections_max", "is_being_tried", "is_suspect", "is_told_well", "label", "outstanding"),
-        *("standing", "told_at", "trouble"),
+        "backend",
+        "connections_max",
+        "is_being_tried",
+        "is_suspect",
+        "is_told_well",
+        "label",
+        "outstanding",
+        "standing",
+        "told_at",
+        "trouble",
     )
 
     def __init__(self, backend: Backend, number: int, connections_max: int, standing: Standing) -> None:

@@ -88,9 +88,9 @@ class Answer:
         pump, self._pump = self._pump, None
         whole = pump is None or (pump.done() and not pump.cancelled() and pump.exception() is None)
         self._pool.release(self._peer, reusable=whole)  # first: what follows can be cancelled
-        if self.place is not None:
+        if (place := self.place) is not None:
             is_whole = self._peer.is_complete
-            self.place.leave(is_whole, None if is_whole else self._peer.failure)
+            place.leave(is_whole, None if is_whole else self._peer.failure)
         if pump is not None and not pump.done():
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
@@ -166,10 +166,10 @@ class Upstream:
         later failures are raised, with how far the request had come.
         Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
         """
-        if fresh:
-            self._make_room(backend)
-        kept = None if fresh else self._idle_peer(backend)
-        peer = kept or await self._connect(backend, until)
+        peer = None if fresh else self._idle_peer(backend)
+        is_kept = peer is not None
+        if peer is None:
+            peer = await self._connect(backend, until)
         self._busy.add(peer)
         pump: asyncio.Task[None] | None = None
         try:
@@ -185,7 +185,7 @@ class Upstream:
         except BaseException as error:
             if isinstance(error, BackendFailed):
                 error.progress = "answering" if peer.has_answered else "unanswered"
-                error.was_kept = kept is not None
+                error.was_kept = is_kept
             self.release(peer, reusable=False)
             if pump is not None:
                 pump.cancel()
@@ -217,14 +217,11 @@ class Upstream:
                 return peer
         return None
 
-    def _make_room(self, backend: Backend) -> None:
-        """One idle connection less for the new one, so that there are never more than requests were at once."""
-        if idle := self._idle[backend]:
-            idle.pop(0).abort()
-
     async def _connect(self, backend: Backend, until: float) -> Peer:
         loop = asyncio.get_running_loop()
         secure = backend.scheme == "https"
+        if idle := self._idle[backend]:
+            idle.pop(0).abort()  # a fresh one takes its room: there are never more than requests were at once
         try:
             async with asyncio.timeout(min(self.connect_seconds, until - self.clock())):
                 _, peer = await loop.create_connection(
