@@ -7,8 +7,8 @@ The way of a request, top-down, and no way back:
     exchange.py    one Message and its answer: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic, logs
     server.py      THE order: identify, authenticate, admit; the handler; stamp
     middleware.py  those steps, each a few lines over one noun of the core
-    proxy.py       the handler: outbound.py writes the head, core/relay/upstream.py sends it, the answer is relayed
-    switch.py      or, after a 101, the connection becomes a tunnel; tunnels.py ends those whose time or key has ended
+    proxy.py       the handler: core/relay/delivery.py finds a target that answers (outbound.py writes the head for it,
+                   upstream.py sends it), the answer is relayed
 
 Around it: `__main__.py` (settings, port), listener.py (the port, and how it closes), arbiter.py (who starts, watches
 and replaces the workers), workers.py (a worker) with doorway.py (where it accepts, over descriptors.py) and drain.py
@@ -24,8 +24,10 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                static_key · holding (what a ring has)
     limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
                limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
-    relay/     routing · headers · proxies (whom to believe) · upstream (the pool) over peer (one connection) · upgrade
-               (what may be switched to) · tunnel (two connections joined) over frames (WebSocket's) · reset (RST)
+    relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
+               (the choice) over target and standing (set aside or not), retry_budget · upstream (the pool) over peer
+               (one connection) · probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two
+               connections joined) over frames (WebSocket's) · reset (RST)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
@@ -33,12 +35,13 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     process/   settings over variables, addresses, admin_token · telemetry, output, access, redaction · request_id,
                duration, version · compiled (what tools/compile made of the hot path, while it is fresh)
 
-Glossary. Organization: who is limited and billed. Credential: one key, judged. Backend: a service that requests are
-proxied to; peer: one connection to it. Refusal: an answer that is a value; failure: an exception. Verdict: what the
-limiter decided. Burst: unused requests of a minute that roll over. Change: something memory may no longer rely on.
-Mark: how far the journal of changes was read. Local: limits counted by each worker for itself while Redis is away.
-Drain: the end of a worker in good order. Arbiter: the process over the workers. Tunnel: a client's connection and a
-backend's, joined after a switch of protocols (Upgrade, 101).
+Glossary. Organization: who is limited and billed. Credential: one key, judged. Service: a name that requests are
+proxied under. Backend: where one of its targets is. Target: what a worker knows of it. Place: room for one request
+there. Trial: the request that finds out whether a target works again. Peer: one connection. Refusal: an answer that
+is a value; failure: an exception. Verdict: what the limiter decided. Burst: unused requests of a minute that roll
+over. Change: something memory may no longer rely on. Mark: how far the journal of changes was read. Local: limits
+counted by each worker for itself while Redis is away. Drain: the end of a worker in good order. Arbiter: the
+process over the workers. Tunnel: a client's connection and a backend's, joined after a switch of protocols (101).
 """
 
 from app.core.process import compiled

@@ -21,14 +21,18 @@ def _json(body: dict[str, Any], status: int = 200) -> HTTPResponse:
 
 
 async def health(request: GatewayRequest) -> HTTPResponse:
-    """200 as long as the gateway serves; `degraded` while a dependency is away."""
-    away = [name for name, state in request.app.ctx.checks().items() if state == "unreachable"]
+    """200 as long as the gateway serves; `degraded` while a dependency or a target is away."""
+    services = request.app.ctx
+    targets = services.targets()
+    states = [target["state"] for each in targets.values() for target in each]
+    is_well = "unreachable" not in services.checks().values() and all(state == "healthy" for state in states)
     return _json(
         {
-            "status": "degraded" if away else "healthy",
+            "status": "healthy" if is_well else "degraded",
             "uptime_seconds": round(time.monotonic() - STARTED, 3),
             "timestamp": rfc3339(time.time()),
             "version": VERSION,
+            "services": targets,
         }
     )
 

@@ -1,16 +1,19 @@
-"""The one handler: chooses the backend, forwards the request, relays the answer as it comes."""
+"""The one handler: chooses the service, forwards the request, relays the answer as it comes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from loguru import logger
 
 from app import responses
 from app.core.errors import GatewayError, InternalError
-from app.core.model import Backend
+from app.core.model import Organization
 from app.core.relay import headers
+from app.core.relay.balancer import Balancer
+from app.core.relay.delivery import Delivery
 from app.core.relay.peer import SWITCHING
 from app.core.relay.upstream import Answer, Upstream
 from app.message import NO_BODY, ClientGone
@@ -22,7 +25,7 @@ from app.switch import switch
 
 
 async def proxy(request: GatewayRequest) -> ReadyResponse | None:
-    """Answers with what the backend answers. Raises BackendUnavailable, BackendTimedOut, or the body's own failure."""
+    """Answers with what the backend answers. Raises what Delivery raises, and the body's own failure."""
     services: Services = request.app.ctx
     credential, exchange, body = request.context.credential, request.exchange, request.message.body
     if credential is None:
@@ -36,9 +39,7 @@ async def proxy(request: GatewayRequest) -> ReadyResponse | None:
         return responses.error(request, too_large)
     exchange.depend_on_client()
     try:
-        answer = await _forward(
-            request, services.upstream, chosen, request_head(request, credential.organization, chosen)
-        )
+        answer = await _forward(request, services.upstream, chosen, credential.organization)
     except ClientGone as error:
         raise asyncio.CancelledError from error
     try:
@@ -48,18 +49,23 @@ async def proxy(request: GatewayRequest) -> ReadyResponse | None:
     return None
 
 
-async def _forward(request: GatewayRequest, upstream: Upstream, backend: Backend, head: bytes) -> Answer:
+async def _forward(
+    request: GatewayRequest, upstream: Upstream, balancer: Balancer, organization: Organization
+) -> Answer:
     message, exchange, began = request.message, request.exchange, time.monotonic()
     nudge = asyncio.create_task(exchange.promise_continue()) if message.expects_continue else None
     try:
-        return await upstream.send(
-            backend,
-            head,
+        delivery = Delivery(
+            upstream,
+            balancer,
+            partial(request_head, request, organization),
+            began,
+            message.method,
             None if message.body is NO_BODY else message.body,
-            head_only=message.method == b"HEAD",
-            on_interim=exchange.send_interim,
-            protocol=message.upgrade,
+            exchange.send_interim,
+            message.upgrade,
         )
+        return await delivery.run()
     finally:
         request.context.backend_seconds = time.monotonic() - began
         if nudge is not None:

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from loguru import logger
 
@@ -30,10 +30,15 @@ from app.core.process.duration import short
 from app.core.process.settings import GatewaySettings
 from app.core.process.version import VERSION
 from app.core.redis.link import RedisLink
+from app.core.relay import delivery
+from app.core.relay.balancer import Balancer
 from app.core.relay.routing import Router
 from app.core.relay.upstream import Upstream
 from app.occupancy import Occupancy
 from app.tunnels import Tunnels
+
+if TYPE_CHECKING:
+    from app.core.relay.probes import Probes
 
 FIRST_LOOK_SECONDS: Final = 2.0
 PRUNE_SECONDS: Final = 3_600.0
@@ -48,7 +53,11 @@ class Services:
         self.is_draining = False
         self.since = time.time()
         self.node = f"{socket.gethostname()}:{os.getpid()}"
-        self.router = Router(settings.backends)
+        self.balancers = [
+            Balancer(name, targets, connections_max=settings.backend_connections_max, tell=delivery.tell)
+            for name, targets in settings.backends.items()
+        ]
+        self.router = Router({balancer.name: balancer for balancer in self.balancers})
         self.write = write
         self.access_line = access_line if settings.log_format == "json" else console_line
         self.occupancy = _occupancy(settings)
@@ -56,7 +65,9 @@ class Services:
         self.redis = RedisLink(settings.redis, name="limits") if settings.redis else None
         self.feed_redis = RedisLink(settings.redis, name="changes") if settings.redis else None
         self.upstream = Upstream(
-            connect_seconds=settings.backend_connect_seconds, idle_seconds=settings.backend_idle_seconds
+            connect_seconds=settings.backend_connect_seconds,
+            idle_seconds=settings.backend_idle_seconds,
+            deadline_seconds=settings.backend_deadline_seconds,
         )
         store = self.store
         self.ring = KeyRing(
@@ -83,6 +94,8 @@ class Services:
     async def __aenter__(self) -> Self:
         enter = self._stack.enter_async_context
         await enter(self.upstream)
+        if self.settings.backend_health_path is not None:
+            await enter(_probes(self.balancers, self.settings.backend_health_path))
         if self.store is not None:
             await enter(self.store)
             await self._first_look(lambda: self.store_state != "unknown")
@@ -143,6 +156,10 @@ class Services:
         """The dependencies as they are now."""
         return {"database": self.store_state, "redis": self.redis_state}
 
+    def targets(self) -> dict[str, list[dict[str, Any]]]:
+        """Each service's targets as this worker sees them, by labels that say nothing of where they are."""
+        return {balancer.name: balancer.describe() for balancer in self.balancers}
+
     @property
     def can_check_keys(self) -> bool:
         """Whether keys can be told apart: no database is wanted, or it was reached at least once."""
@@ -157,6 +174,12 @@ def _occupancy(settings: GatewaySettings) -> Occupancy:
         logger.warning(f"CONNECTIONS_MAX is {wanted}, but the limit of open files has room for {possible}")
     per_address = max(1, settings.connections_per_address_max * possible // wanted)
     return Occupancy(possible, per_address, settings.trusted_proxies.trusts)
+
+
+def _probes(balancers: Sequence[Balancer], path: str) -> Probes:
+    from app.core.relay.probes import Probes  # httpx: 60 ms and 10 MB, for those only who want it
+
+    return Probes(balancers, path)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

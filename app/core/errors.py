@@ -7,7 +7,7 @@ and `envelope.render` is the only place that turns one into bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -162,13 +162,33 @@ class ServiceNotFound(GatewayError):
         super().__init__(f"service '{name}' not found")
 
 
-class BackendUnavailable(GatewayError):
-    """Refused, reset, or an answer that is no HTTP. What exactly goes to the log as the exception's cause."""
+class BackendBusy(GatewayError):
+    """Every target has as many requests as it may, and the queue for them is full or took too long."""
+
+    status = 503
+    message = "backend service at capacity"
+    headers = (("Retry-After", "1"),)
+
+
+Progress = Literal["unsent", "unanswered", "answering"]
+
+
+class BackendFailed(GatewayError):
+    """The attempt at one backend came to nothing. What exactly goes to the log as the exception's cause."""
+
+    progress: Progress = "unsent"
+    """How far it had come: not a byte of the request was sent; not a byte of an answer had come; or some had."""
+    was_kept = False
+    """Whether the connection had served a request before: such a one may have been closed just now (keep-alive)."""
+
+
+class BackendUnavailable(BackendFailed):
+    """Refused, reset, or an answer that is no HTTP."""
 
     status = 502
     message = "backend service unavailable"
 
 
-class BackendTimedOut(GatewayError):
+class BackendTimedOut(BackendFailed):
     status = 504
     message = "backend service timeout"

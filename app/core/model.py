@@ -116,7 +116,10 @@ class RedisAddress:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A service that requests are proxied to. `base_path` is prepended to every target, without a trailing slash."""
+    """One target of a service: where requests for `name` are proxied to. A service may have several (BACKEND_URLS).
+
+    `base_path` is prepended to every target, without a trailing slash.
+    """
 
     name: str
     scheme: Literal["http", "https"]
@@ -125,11 +128,14 @@ class Backend:
     base_path: str = ""
     authority: bytes = field(init=False, repr=False, compare=False)
     """The Host header's value (RFC 9110 section 7.2): without the port where it is the scheme's own."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Made once: each request looks its backend's connections up."""
 
     def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
         is_default = self.port == {"http": 80, "https": 443}[self.scheme]
         object.__setattr__(self, "authority", (host if is_default else f"{host}:{self.port}").encode())
+        object.__setattr__(self, "_hash", hash((self.name, self.host, self.port, self.base_path)))
 
     def __hash__(self) -> int:
-        return hash(self.name)  # each request looks its backend's connections up; names are few and mostly unique
+        return self._hash

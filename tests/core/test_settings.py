@@ -199,16 +199,51 @@ def test_backends(read: Read) -> None:
     """Backends keep their order, base path without a trailing slash, and IPv6 addresses."""
     found = read(BACKEND_URLS="b=https://Example.COM/v1/, a=http://[::1]:3000 ,c=http://10.0.0.1:80/a=b")
     assert list(found.backends.values()) == [
-        Backend("b", "https", "example.com", 443, "/v1"),
-        Backend("a", "http", "::1", 3000),
-        Backend("c", "http", "10.0.0.1", 80, "/a=b"),
+        (Backend("b", "https", "example.com", 443, "/v1"),),
+        (Backend("a", "http", "::1", 3000),),
+        (Backend("c", "http", "10.0.0.1", 80, "/a=b"),),
     ]
+
+
+def test_several_targets_of_a_service(read: Read) -> None:
+    """Targets stand between bars, in order; they may differ in everything, base path and scheme included."""
+    found = read(BACKEND_URLS="api=http://a:3000|http://b:3000/v2 | https://a,web=http://c")
+    assert found.backends == {
+        "api": (
+            Backend("api", "http", "a", 3000),
+            Backend("api", "http", "b", 3000, "/v2"),
+            Backend("api", "https", "a", 443),
+        ),
+        "web": (Backend("web", "http", "c", 80),),
+    }
+
+
+def test_the_deadline_leaves_room_for_two_timeouts(read: Read) -> None:
+    """Without BACKEND_DEADLINE a request has twice BACKEND_TIMEOUT until the head of its answer."""
+    assert read().backend_deadline_seconds == 60
+    assert read(BACKEND_TIMEOUT="5").backend_deadline_seconds == 10
+    assert read(BACKEND_TIMEOUT="5", BACKEND_DEADLINE="7.5").backend_deadline_seconds == 7.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("BACKEND_HEALTH_PATH", value) for value in ("healthz", "http://x/", "/a b", "/a#b", "/ä")),
+        *(("BACKEND_MAX_CONNECTIONS", value) for value in ("0", "-1", "x", "65536")),
+        *(("BACKEND_DEADLINE", value) for value in ("0", "-1", "x", "3601")),
+    ],
+)
+def test_refused_ways_to_treat_backends(problems: Problems, name: str, value: str) -> None:
+    """What the gateway could not keep to is refused by name."""
+    (told,) = problems(**{name: value})
+    assert told.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
     "value",
     [
         *("http://localhost:3000", "api=", "=http://x", "api=http://", "api=//x", "api=x", "a b=http://x"),
+        *("api=http://x|http://x/", "api=http://x|", "api=|http://x", "api=http://x||http://y", "api=http://x|x"),
         *("api=http://x,", "api=http://x,api=http://y", "api=ftp://x", "api=http://u:p@x", "api=http://x?q=1"),
         *(
             "api=http://x#f",

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from app.core.model import Backend, RedisAddress
 from app.core.process.redaction import redact
 
-BACKENDS_EXPECTED: Final = "expected name=url[,name=url...] with http:// or https:// URLs"
+BACKENDS_EXPECTED: Final = "expected name=url[|url...][,name=url...] with http:// or https:// URLs"
 DATABASE_EXPECTED: Final = "expected postgresql://user:password@host:port/database"
 REDIS_EXPECTED: Final = "expected redis://[user:password@]host:port/db, rediss://... or unix:///path"
 VISIBLE: Final = re.compile(r"[\x21-\x7e]+")  # urlsplit drops tabs and line ends without a word
@@ -41,16 +41,18 @@ def _is_host(host: str) -> bool:
         return False
 
 
-def backends(text: str) -> dict[str, Backend]:
-    """From BACKEND_URLS: backends by name, in the order given."""
-    found: dict[str, Backend] = {}
+def backends(text: str) -> dict[str, tuple[Backend, ...]]:
+    """From BACKEND_URLS: the targets of each service by its name, in the order given."""
+    found: dict[str, tuple[Backend, ...]] = {}
     for number, entry in enumerate(text.split(","), 1):
-        name, _, url = (part.strip() for part in entry.partition("="))
+        name, _, urls = (part.strip() for part in entry.partition("="))
         if not NAME.fullmatch(name):
             raise ValueError(f"entry {number} has no name of letters, digits, - and _, {BACKENDS_EXPECTED}")
         if name in found:
             raise ValueError(f"backend '{redact(name)}' stands there twice, {BACKENDS_EXPECTED}")
-        found[name] = _backend(name, url)
+        found[name] = targets = tuple(_backend(name, url.strip()) for url in urls.split("|"))
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"backend '{redact(name)}' has the same URL twice, {BACKENDS_EXPECTED}")
     return found
 
 
@@ -139,6 +141,13 @@ def redis_db(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text):
         raise ValueError("the database is no number, expected a whole number from 0 to 99999")
     return int(text)
+
+
+def health_path(text: str) -> str:
+    """From BACKEND_HEALTH_PATH: a path with an optional query, sent as it is."""
+    if not re.fullmatch(r"/[\x21\x22\x24-\x7e]{0,1023}", text):
+        raise ValueError("is no path, expected one that starts with '/', such as /healthz")
+    return text
 
 
 def host_and_port(text: str) -> tuple[str, int]:

@@ -107,7 +107,7 @@ class GatewaySettings(ServerSettings):
     """What `python -m app` reads: every variable of the README's table but the admin app's own."""
 
     workers: Annotated[int, whole(1, 256)] = Field(default_factory=_processors, validation_alias="WEB_CONCURRENCY")
-    backends: Annotated[dict[str, Backend], from_text(addresses.backends)] = Field(
+    backends: Annotated[dict[str, tuple[Backend, ...]], from_text(addresses.backends)] = Field(
         default={}, validation_alias="BACKEND_URLS"
     )
     backend_connect_seconds: Timeout = Field(default=2.0, validation_alias="BACKEND_CONNECT_TIMEOUT")
@@ -116,6 +116,15 @@ class GatewaySettings(ServerSettings):
     upload_seconds: Annotated[float, seconds(DAY_SECONDS)] = Field(default=3600.0, validation_alias="UPLOAD_TIMEOUT")
     tunnel_idle_seconds: Annotated[float, seconds(DAY_SECONDS)] = Field(
         default=300.0, validation_alias="TUNNEL_IDLE_TIMEOUT"
+    )
+    backend_deadline: Annotated[float | None, seconds(HOUR_SECONDS)] = Field(
+        default=None, validation_alias="BACKEND_DEADLINE"
+    )
+    backend_connections_max: Annotated[int, whole(1, 65_535)] = Field(
+        default=1024, validation_alias="BACKEND_MAX_CONNECTIONS"
+    )
+    backend_health_path: Annotated[str | None, from_text(addresses.health_path)] = Field(
+        default=None, validation_alias="BACKEND_HEALTH_PATH"
     )
     static_keys: Annotated[tuple[StaticKey, ...], from_text(static_key.parse)] = Field(
         default=(), validation_alias="VALID_API_KEYS", repr=False
@@ -141,7 +150,7 @@ class GatewaySettings(ServerSettings):
 
     @field_validator("backends")
     @classmethod
-    def _names_a_backend(cls, value: dict[str, Backend]) -> dict[str, Backend]:
+    def _names_a_backend(cls, value: dict[str, tuple[Backend, ...]]) -> dict[str, tuple[Backend, ...]]:
         if not value:
             raise ValueError(f"is not set, {addresses.BACKENDS_EXPECTED}")
         return value
@@ -153,6 +162,11 @@ class GatewaySettings(ServerSettings):
         if not value and info.data.get("database_url", "") is None:
             raise ValueError("is not set and neither is DATABASE_URL, expected at least one of them")
         return value
+
+    @property
+    def backend_deadline_seconds(self) -> float:
+        """From a request's arrival to the head of its answer: BACKEND_DEADLINE, else room for two time-outs."""
+        return self.backend_deadline or 2 * self.backend_idle_seconds
 
 
 class AdminSettings(ServerSettings):

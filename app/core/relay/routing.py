@@ -1,35 +1,37 @@
-"""Which backend a target belongs to (contract section 6). Pure."""
+"""Which service a target belongs to (contract section 6). Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from app.core.errors import ServiceNotFound
 from app.core.model import Backend
 from app.core.process.redaction import redact
 
 NAME_CHARACTERS_MAX = 64
+S = TypeVar("S")
 
 
-class Router:
-    """Chooses among the configured backends; made once from the settings."""
+class Router(Generic[S]):
+    """Chooses among the configured services, whatever stands for them; made once from the settings."""
 
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        self._by_segment = {name.encode(): backend for name, backend in backends.items()}
-        only = next(iter(backends.values())) if len(backends) == 1 else None
-        self._otherwise = only or backends.get("default")
+    def __init__(self, services: Mapping[str, S]) -> None:
+        self._by_segment = {name.encode(): service for name, service in services.items()}
+        only = next(iter(services.values())) if len(services) == 1 else None
+        self._otherwise = only or services.get("default")
 
-    def choose(self, target: bytes) -> Backend | ServiceNotFound:
-        """The backend named by the first path segment, else the only one, else `default`, else a refusal.
+    def choose(self, target: bytes) -> S | ServiceNotFound:
+        """The service named by the first path segment, else the only one, else `default`, else a refusal.
 
         `target` is the request target as received, in origin form or `*`. The segment is compared as it was sent: an
         escaped name (`/%61pi`) names nothing, since the backend would see other bytes than we judged by.
         """
         segment = first_segment(target)
-        backend = self._by_segment.get(segment, self._otherwise)
-        if backend is None:
+        service = self._by_segment.get(segment, self._otherwise)
+        if service is None:
             return ServiceNotFound(redact(segment.decode("ascii", "replace"))[:NAME_CHARACTERS_MAX])
-        return backend
+        return service
 
 
 def first_segment(target: bytes) -> bytes:

@@ -7,15 +7,18 @@ time. Time-outs are deadlines that one sweep looks at, so that a request starts 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, Protocol, Self, cast
 
-from app.core.errors import BackendTimedOut, BackendUnavailable
+from app.core.errors import BackendFailed, BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
 from app.core.relay.peer import Interim, Peer
+from app.core.relay.target import Place
 
 IDLE_CONNECTIONS_MAX: Final = 256
 IDLE_SECONDS_MAX: Final = 55.0
@@ -40,12 +43,14 @@ class Outgoing(Protocol):
 class Answer:
     """A backend's answer: its head, then its body through `take` and `more`. Must be closed; closing twice is fine."""
 
-    __slots__ = ("_peer", "_pool", "_pump", "fields", "framed_by", "reason", "status")
+    __slots__ = ("_peer", "_pool", "_pump", "fields", "framed_by", "place", "reason", "status")
 
     def __init__(self, peer: Peer, pool: Upstream, pump: asyncio.Task[None] | None) -> None:
         self._peer = peer
         self._pool = pool
         self._pump = pump
+        self.place: Place | None = None
+        """What is to be left when the answer is over, where the caller has one."""
         self.status = peer.status
         self.reason = peer.reason
         self.fields = peer.fields
@@ -79,11 +84,20 @@ class Answer:
         """
         return self._peer.hand_over(protocol)
 
+    async def hold(self, seconds: float) -> None:
+        """Waits until the answer is complete, too large to be held, or `seconds` have passed. Raises as `more` does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._peer.wait_for_end()
+
     async def close(self) -> None:
         """Gives the connection back when request and answer are both whole; ends it otherwise."""
         pump, self._pump = self._pump, None
         whole = pump is None or (pump.done() and not pump.cancelled() and pump.exception() is None)
         self._pool.release(self._peer, reusable=whole)  # first: what follows can be cancelled
+        if (place := self.place) is not None:
+            is_whole = self._peer.is_complete
+            place.leave(is_whole, None if is_whole else self._peer.failure)
         if pump is not None and not pump.done():
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
@@ -97,13 +111,19 @@ class Upstream:
         *,
         connect_seconds: float,
         idle_seconds: float,
+        deadline_seconds: float = math.inf,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`connect_seconds`: for name, TCP and TLS together. `idle_seconds`: without a byte from the backend."""
-        self._connect_seconds = connect_seconds
+        """`connect_seconds`: for name, TCP and TLS together. `idle_seconds`: without a byte from the backend.
+
+        `deadline_seconds`: for whoever sends, from a request's begin to the head of its answer.
+        """
+        self.connect_seconds = connect_seconds
+        self.deadline_seconds = deadline_seconds
+        self.clock = clock
         self._idle_seconds = idle_seconds
-        self._clock = clock
+        self._sweep_seconds = min(SWEEP_SECONDS_MAX, max(SWEEP_SECONDS_MIN, min(idle_seconds, deadline_seconds) / 10))
         self._tls = tls
         self._idle: defaultdict[Backend, list[Peer]] = defaultdict(list)
         self._busy: set[Peer] = set()
@@ -142,37 +162,49 @@ class Upstream:
         head_only: bool = False,
         on_interim: Interim | None = None,
         protocol: bytes | None = None,
+        until: float = math.inf,
+        fresh: bool = False,
     ) -> Answer:
         """Sends one request and returns when the head of its final answer is here.
 
         `head`: request line and fields up to and with the empty line. `head_only`: a HEAD request, whose answer has no
         body whatever it says. `on_interim(status, fields)` is told of 1xx answers. `protocol`: what the head asks to
-        switch to (Upgrade); an answer with status 101 has agreed. Nothing is ever sent twice: a connection that turns
-        out closed before the first byte was written is replaced, later failures are raised.
+        switch to (Upgrade); an answer with status 101 has agreed. `until`: when the head must be here, by the pool's
+        clock; the time that a client takes to send its body is given back. `fresh`: on a new connection.
+        Nothing is ever sent twice: a connection that turns out closed before the first byte was written is replaced,
+        later failures are raised, with how far the request had come.
         Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
         """
-        peer = self._idle_peer(backend) or await self._connect(backend)
+        peer = None if fresh else self._idle_peer(backend)
+        is_kept = peer is not None
+        if peer is None:
+            peer = await self._connect(backend, until)
         self._busy.add(peer)
         pump: asyncio.Task[None] | None = None
         try:
             peer.begin(head_only, on_interim, protocol)
+            peer.head_deadline = until
             if body is None or body.is_whole:
                 peer.write(head if body is None else head + body.encode_rest())
             else:
                 peer.write(head)
-                pump = asyncio.create_task(self._pump(peer, body))
+                pump = asyncio.create_task(self._pump(peer, body, until - self.clock()))
             await peer.wait_for_head()
             return Answer(peer, self, pump)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BackendFailed):
+                error.progress = "answering" if peer.has_answered else "unanswered"
+                error.was_kept = is_kept
             self.release(peer, reusable=False)
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
             raise
 
-    async def _pump(self, peer: Peer, body: Outgoing) -> None:
+    async def _pump(self, peer: Peer, body: Outgoing, head_seconds: float) -> None:
         """Carries the client's body. When the client fails, so does the request, at once."""
         try:
+            peer.head_deadline = math.inf
             peer.rest()
             while piece := await body.piece():
                 peer.expect()
@@ -180,6 +212,7 @@ class Upstream:
                 peer.write(piece)
                 peer.rest()
             peer.expect()
+            peer.head_deadline = self.clock() + head_seconds
         except Exception as error:
             peer.fail(error)
             raise
@@ -193,13 +226,15 @@ class Upstream:
                 return peer
         return None
 
-    async def _connect(self, backend: Backend) -> Peer:
+    async def _connect(self, backend: Backend, until: float) -> Peer:
         loop = asyncio.get_running_loop()
         secure = backend.scheme == "https"
+        if idle := self._idle[backend]:
+            idle.pop(0).abort()  # a fresh one takes its room: there are never more than requests were at once
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout(min(self.connect_seconds, until - self.clock())):
                 _, peer = await loop.create_connection(
-                    lambda: cast(asyncio.Protocol, Peer(backend, self._idle_seconds, self._clock)),
+                    lambda: cast(asyncio.Protocol, Peer(backend, self._idle_seconds, self.clock)),
                     backend.host,
                     backend.port,
                     ssl=self._context() if secure else None,
@@ -224,18 +259,17 @@ class Upstream:
         self._busy.discard(peer)
         idle = self._idle[peer.backend]
         if reusable and peer.end() and len(idle) < IDLE_CONNECTIONS_MAX:
-            peer.deadline = self._clock() + IDLE_SECONDS_MAX
+            peer.deadline = self.clock() + IDLE_SECONDS_MAX
             idle.append(peer)
         else:
             peer.abort()
 
     async def _sweep(self) -> None:
         """Looks at every deadline, often enough for the shortest time-out to be kept within a tenth."""
-        period = min(SWEEP_SECONDS_MAX, max(SWEEP_SECONDS_MIN, self._idle_seconds / 10))
         while True:
-            await asyncio.sleep(period)
-            now = self._clock()
-            for peer in [peer for peer in self._busy if peer.deadline <= now]:
+            await asyncio.sleep(self._sweep_seconds)
+            now = self.clock()
+            for peer in [peer for peer in self._busy if peer.is_overdue(now)]:
                 peer.fail(BackendTimedOut())
             for backend, idle in self._idle.items():
                 kept = [peer for peer in idle if peer.is_usable and peer.deadline > now]
