@@ -24,7 +24,16 @@ GROUP: Final = "saas_gateway"
 SUFFIX: Final = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 MODULES: Final = (
     "app.message",
+    "app.exchange",
     "app.middleware",
+    "app.proxy",
+    "app.responses",
+    "app.core.relay.balancer",
+    "app.core.relay.delivery",
+    "app.core.relay.target",
+    "app.core.relay.standing",
+    "app.core.relay.retry_budget",
+    "app.core.relay.upgrade",
     "app.outbound",
     "app.reader",
     "app.core.keys.credential",
