@@ -2,7 +2,8 @@
 
 The way of a request, top-down, and no way back:
 
-    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py), strictly.
+    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py) and their
+                   bodies (body.py), strictly.
                    occupancy.py: how many connections there may be
     exchange.py    one Message and its answer: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic, logs
     server.py      THE order: identify, authenticate, admit; the handler; stamp

@@ -15,10 +15,11 @@ from loguru import logger
 from sanic.models.server_types import ConnInfo
 from sanic.server.protocols.http_protocol import HttpProtocol
 
+from app.body import Body, ClientGone
 from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
 from app.core.relay.reset import reset
 from app.exchange import Exchange
-from app.message import Body, ClientGone, Message
+from app.message import Message
 from app.reader import Reader
 
 IDLE_SECONDS: Final = 65.0

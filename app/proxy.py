@@ -9,6 +9,7 @@ from functools import partial
 from loguru import logger
 
 from app import responses
+from app.body import NO_BODY, ClientGone
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Organization
 from app.core.relay import headers
@@ -16,7 +17,6 @@ from app.core.relay.balancer import Balancer
 from app.core.relay.delivery import Delivery
 from app.core.relay.peer import SWITCHING
 from app.core.relay.upstream import Answer, Upstream
-from app.message import NO_BODY, ClientGone
 from app.outbound import request_head
 from app.ready import ReadyResponse, RelayedResponse
 from app.request import GatewayRequest

@@ -12,19 +12,10 @@ from typing import Final
 
 import httptools
 
+from app.body import BUFFER_BYTES_HIGH, NO_BODY, Body, ClientGone
 from app.core.errors import GatewayError, HeadersTooLarge, MalformedRequest, TargetTooLong
 from app.core.relay import upgrade
-from app.message import (
-    BUFFER_BYTES_HIGH,
-    LINE_BYTES_MAX,
-    NO_BODY,
-    TARGET_BYTES_MAX,
-    Body,
-    ClientGone,
-    Message,
-    begins_like_a_request,
-    judge_host,
-)
+from app.message import LINE_BYTES_MAX, TARGET_BYTES_MAX, Message, begins_like_a_request, judge_host
 
 HEAD_BYTES_MAX: Final = 16_384
 """Also for what comes between two pieces of a body: chunk extensions, trailers."""

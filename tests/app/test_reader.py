@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sanic import Sanic
 
 from app import reader
+from app.body import BUFFER_BYTES_HIGH
 from app.core.errors import BodyTooLarge, GatewayError, HeadersTooLarge, MalformedRequest, TargetTooLong
-from app.message import BUFFER_BYTES_HIGH, TARGET_BYTES_MAX, Message
+from app.message import TARGET_BYTES_MAX, Message
 from app.reader import FIELDS_MAX, HEAD_BYTES_MAX, PIPELINE_MAX
 from tests.app.wire import Door, sanic_app
 

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from sanic import Sanic
 
+from app.body import ClientGone
 from app.core.errors import GatewayError
 from app.door import DoorProtocol
-from app.message import ClientGone, Message
+from app.message import Message
 from app.occupancy import Occupancy
 from app.request import GatewayRequest
 

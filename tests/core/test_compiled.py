@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def test_what_is_fresh_runs() -> None:
     """A process runs compiled modules exactly when they were made of the sources as they are."""
     suffix = compiled.SUFFIX if compiled.is_fresh() else ".py"
     assert all(origin.endswith(suffix) for origin in origins())
+
+
+@pytest.mark.parametrize("module", compiled.MODULES)
+def test_nothing_compiled_waits(module: str) -> None:
+    """No coroutine is compiled: those of mypyc did not always end when they were cancelled."""
+    tree = ast.parse(compiled.source(module).read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor)]
 
 
 def test_an_edit_of_a_source_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ class Malformed(Exception):
 
 
 class Peer:
-    """Carries one request at a time: `begin`, `write`…, `wait_for_head`, `take`/`wait_for_more`, `end`.
+    """Carries one request at a time: `begin`, `write`…, `arrival`s until `has_head`, `take`s, `end`.
 
     An asyncio.Protocol in all but name: without a base class, mypyc makes a native class of it (compiled.py).
 
@@ -197,22 +197,36 @@ class Peer:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    async def wait_until_writable(self) -> None:
-        """Back-pressure: returns when the backend takes more. Raises when the connection is gone."""
-        while self._writing_paused and self._error is None:
-            self._writable = self._loop.create_future()
-            await self._writable
+    def until_writable(self) -> asyncio.Future[None] | None:
+        """Back-pressure: what to await before the next look, None when the backend takes more.
+
+        Raises when the connection is gone.
+        """
         if self._error is not None:
             raise self._error
+        if not self._writing_paused:
+            return None
+        self._writable = self._loop.create_future()
+        return self._writable
 
     # --- the answer ---
 
-    async def wait_for_head(self) -> None:
-        """Returns once the final head is here. Raises BackendUnavailable or BackendTimedOut."""
-        while not self.has_head:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
+    def arrival(self) -> asyncio.Future[None]:
+        """What to await until something has changed: bytes, the end. Raises BackendUnavailable or BackendTimedOut."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether there is something to take, or nothing more will come."""
+        return bool(self._chunks) or self.is_complete
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer is complete, or as much of it is here as is held."""
+        return self.is_complete or self._reading_paused
 
     def take(self) -> bytes:
         """All body bytes that are here."""
@@ -225,26 +239,6 @@ class Peer:
         if self._reading_paused:
             self._resume_reading()
         return data
-
-    async def wait_for_more(self) -> None:
-        while not self._chunks and not self.is_complete:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
-
-    async def wait_for_end(self) -> None:
-        """Returns when the answer is complete, or as much of it is here as is held."""
-        while not self.is_complete and not self._reading_paused:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

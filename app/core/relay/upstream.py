@@ -75,7 +75,8 @@ class Answer:
 
         Raises BackendUnavailable when the backend dies before the end of its answer, BackendTimedOut when it is silent.
         """
-        await self._peer.wait_for_more()
+        while not self._peer.has_bytes:
+            await self._peer.arrival()
 
     def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
         """After a 101: the connection becomes `protocol`'s, and counts as busy until `close`. With its first bytes.
@@ -88,7 +89,8 @@ class Answer:
         """Waits until the answer is complete, too large to be held, or `seconds` have passed. Raises as `more` does."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._peer.wait_for_end()
+                while not self._peer.is_full:
+                    await self._peer.arrival()
 
     async def close(self) -> None:
         """Gives the connection back when request and answer are both whole; ends it otherwise."""
@@ -189,7 +191,8 @@ class Upstream:
             else:
                 peer.write(head)
                 pump = asyncio.create_task(self._pump(peer, body, until - self.clock()))
-            await peer.wait_for_head()
+            while not peer.has_head:
+                await peer.arrival()
             return Answer(peer, self, pump)
         except BaseException as error:
             if isinstance(error, BackendFailed):
@@ -208,7 +211,8 @@ class Upstream:
             peer.rest()
             while piece := await body.piece():
                 peer.expect()
-                await peer.wait_until_writable()
+                while (room := peer.until_writable()) is not None:
+                    await room
                 peer.write(piece)
                 peer.rest()
             peer.expect()
