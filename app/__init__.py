@@ -17,8 +17,9 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
 
     keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, unknown_keys, changelog · refresh
                and refresher (what keeps it fresh) · usage (last_used_at) · static_key · holding (what a ring has)
-    limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
-               limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
+    limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch, outage · bucket (the arithmetic)
+               and limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from
+               outside)
     relay/     routing · headers · proxies (whom to believe) · upstream (the pool) over peer (one connection)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
