@@ -23,8 +23,9 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, digest_memory, changelog ·
                refresh and refresher (what keeps it fresh) · failed_keys (who guesses) · usage (last_used_at) ·
                static_key · holding (what a ring has)
-    limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch · bucket (the arithmetic) and
-               limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from outside)
+    limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch, outage · bucket (the arithmetic)
+               and limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from
+               outside)
     relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
                (the choice) over target and standing (set aside or not), retry_budget · upstream (the pool) over peer
                (one connection) · probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two

@@ -19,6 +19,8 @@ from app.core.model import PLANS
 from app.core.process.settings import AdminSettings, DatabaseSettings, GatewaySettings, SettingsError, load, variables
 from app.core.relay import headers
 from tools import keygen, orgs, procfile
+from tools.storm.report import HEADINGS
+from tools.storm.scenarios import PROGRAMME
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -176,6 +178,39 @@ def test_requirements_pin_every_dependency() -> None:
     for requirement in project["dependencies"]:
         name, least = re.findall(r"^([A-Za-z0-9-]+)(?:\[\w+\])?>=([0-9.]+)", requirement)[0]
         assert tuple(map(int, pinned[name].split("."))) >= tuple(map(int, least.split("."))), name
+
+
+FAILURES = (ROOT / "docs" / "failure-modes.md").read_text()
+
+
+def test_failure_modes_has_the_whole_programme() -> None:
+    """The figures in docs/failure-modes.md are a row for each scenario of tools/chaos, under its headings."""
+    table = FAILURES.partition("<!-- tools/chaos --markdown -->")[2].strip().splitlines()
+    assert table[0] == f"| {' | '.join(HEADINGS)} |"
+    assert [row.split(" | ")[0].removeprefix("| ") for row in table[2:]] == [scenario.text for scenario in PROGRAMME]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limits: deciding without Redis (",
+        "Rate limits: Redis decides again after ",
+        "it has lost its data",
+        "is up again",
+        "the server is silent",
+        "PostgreSQL is away: ",
+        "Changes cannot be read from the database: ",
+        "API keys that are not in memory cannot be checked: ",
+        "[RefreshManager] Refresh failed, all keys stay in memory: ",
+        "Last uses of API keys are not recorded for now: ",
+        "requests did not end within ",
+        "authentication service temporarily unavailable",
+    ],
+)
+def test_failure_modes_quotes_what_is_said(message: str) -> None:
+    """What docs/failure-modes.md tells to look for in the log is what the code says."""
+    assert message in FAILURES
+    assert any(message in path.read_text() for path in (ROOT / "app").rglob("*.py"))
 
 
 def test_procfile() -> None:

@@ -39,7 +39,10 @@ FAMILIES = (
         {"data.database", "data.store", "data.issuer", "data.operations", "data.ledger", "data.listing"}
         | {"data.idempotency"}
     ),
-    frozenset({"limits.limiter", "limits.gauge", "limits.tally", "limits.waiting", "limits.watch"}),
+    frozenset(
+        {"limits.limiter", "limits.gauge", "limits.tally", "limits.waiting", "limits.watch"}
+        | {"limits.outage", "limits.settlement"}
+    ),
 )
 """The wired modules: each resource, with the parts that its module was split into. The mains bring them together."""
 USERS_OF_REDIS = ("changes.feed", "limits.limiter", "changes.presence")

@@ -105,6 +105,23 @@ class RedisServer:
                 self._process.wait()
             self._process = None
 
+    def command(self, *words: str) -> bytes:
+        """One command, as an operator would give it; the start of its answer. Raises RuntimeError for a refusal."""
+        packed = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(f"*{len(words)}\r\n{packed}".encode())
+            answer = connection.recv(4_096)
+        if answer.startswith(b"-"):
+            raise RuntimeError(answer.decode().strip())
+        return answer
+
+    def restart_empty(self) -> None:
+        """Kills it and starts it anew without its data, as after the loss of a machine that kept no copy."""
+        self.kill()
+        for file in (self._folder / "appendonly.aof", self._folder / "dump.rdb"):
+            file.unlink(missing_ok=True)
+        self.start()
+
     def freeze(self) -> None:
         """Stops the process from running (SIGSTOP): connections stay open and nothing answers, until `thaw`."""
         if self._process is not None:

@@ -13,9 +13,9 @@ import pytest
 
 from app.core.data.database import CONNECT_SECONDS, CONNECTIONS_MAX, Database, StoreUnavailable, transaction
 from db.migrate import migrate
-from tests.cluster import Cluster
 from tests.eventually import eventually
 from tests.tenants import add_organization, sql
+from tools.cluster import Cluster
 
 SECONDS_MAX = 1.0
 """What the gateway promises. The host is shared with other tests, so each bound has some room above it."""

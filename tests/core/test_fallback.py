@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from app.core.limits.bucket import Bucket
-from app.core.limits.fallback import Debt, Fallback
+from app.core.limits.fallback import Debt, Fallback, Known
 from app.core.model import Limits, Organization
 
 NOW = 1_900_000_830.0
@@ -31,7 +31,7 @@ def test_one_worker_admits_its_share_and_announces_it() -> None:
 def test_what_redis_said_last_bounds_the_start() -> None:
     """An organization that had two requests left gets its part of those two, and the share from the next minute on."""
     fallback = Fallback(2)
-    fallback.know("a", Bucket(SLOT, 10, 4, DAY, 10))
+    fallback.know("a", LIMITS, Bucket(SLOT, 10, 4, DAY, 10))
     assert admitted(fallback, "a", 20) == 1
     assert admitted(fallback, "a", 20, NOW + 60) == 4
 
@@ -64,11 +64,21 @@ def test_debts_come_back_when_they_could_not_be_pushed() -> None:
     assert fallback.take_debts(9) == [Debt("a", LIMITS, SLOT, 7, DAY, 7)]
 
 
+def test_what_is_worth_reminding_of() -> None:
+    """For a Redis that forgot everything: each organization's last bucket of the latest day, none of a day before."""
+    fallback = Fallback(1)
+    fallback.know("yesterday", LIMITS, Bucket(SLOT, 1, 4, DAY - 1, 50))
+    fallback.know("today", LIMITS, Bucket(SLOT, 5, 4, DAY, 50))
+    fallback.know("today", LIMITS, Bucket(SLOT, 6, 4, DAY, 51))
+    assert fallback.recall() == [Known("today", LIMITS, Bucket(SLOT, 6, 4, DAY, 51))]
+    assert Fallback(1).recall() == []
+
+
 def test_tables_are_bounded() -> None:
     """However many organizations pass by, no more than the bound are remembered, and the newest are among them."""
     fallback = Fallback(1, organizations_max=3)
     for number in range(10):
-        fallback.know(str(number), Bucket.full(LIMITS, NOW))
+        fallback.know(str(number), LIMITS, Bucket.full(LIMITS, NOW))
         fallback.decide(organization(str(number)), NOW)
     assert [debt.organization_id for debt in fallback.take_debts(99)] == ["7", "8", "9"]
 
@@ -78,5 +88,5 @@ def test_next_outage_starts_from_what_redis_said_since() -> None:
     fallback = Fallback(1)
     admitted(fallback, "a", 20)
     fallback.end()
-    fallback.know("a", Bucket(SLOT, 9, 4, DAY, 9))
+    fallback.know("a", LIMITS, Bucket(SLOT, 9, 4, DAY, 9))
     assert admitted(fallback, "a", 20) == 3

@@ -192,8 +192,8 @@ async def test_a_load_outlives_its_waiters(ring: KeyRing, database: Database) ->
     await eventually(lambda: ring.find(key(1)) == credential(1))
 
 
-async def test_a_failed_load(ring: KeyRing, database: Database) -> None:
-    """With the database away each waiter gets a 503 of its own, and the failure is not remembered."""
+async def test_a_failed_load(ring: KeyRing, database: Database, clock: Clock) -> None:
+    """With the database away each waiter gets a 503 of its own; the next second's ask in vain, without asking it."""
     database.is_held = database.is_away = True
     bearer = database.hold_key(1)
     waiters = [asyncio.create_task(ring.fetch(bearer)) for _ in range(5)]
@@ -202,8 +202,43 @@ async def test_a_failed_load(ring: KeyRing, database: Database) -> None:
     failures = await asyncio.gather(*waiters, return_exceptions=True)
     assert all(isinstance(failure, AuthenticationUnavailable) for failure in failures)
     assert len({id(failure) for failure in failures}) == 5
+    with pytest.raises(AuthenticationUnavailable):
+        await asyncio.wait_for(ring.fetch(key(2)), 0.5)  # the load would be held
+    assert len(database.asked) == 1
     database.is_held = database.is_away = False
+    clock.now += AWAY_PAUSE_SECONDS
     assert await ring.fetch(bearer) == credential(1)
+
+
+async def test_one_attempt_a_second(ring: KeyRing, database: Database, clock: Clock) -> None:
+    """With the database away one request waits for it, others with its key join it, the rest is refused at once."""
+    database.is_away = True
+    with pytest.raises(AuthenticationUnavailable):
+        await ring.fetch(key(1))
+    clock.now += AWAY_PAUSE_SECONDS
+    database.is_held = True
+    attempts = [asyncio.create_task(ring.fetch(database.hold_key(2))) for _ in range(3)]
+    await database.wait_for_loads(1)
+    with pytest.raises(AuthenticationUnavailable):
+        await ring.fetch(key(1))
+    database.is_held = database.is_away = False
+    database.release()
+    assert await asyncio.gather(*attempts) == [credential(2)] * 3
+    assert await ring.fetch(key(1)) is UNKNOWN, "one success ends it"
+
+
+async def test_the_return_is_no_secret(database: Database) -> None:
+    """A database that has answered somebody else meanwhile is asked again at once."""
+    answered: list[bool] = []
+    async with KeyRing(database.load, database.load_many, {}, 900, is_back=lambda: bool(answered)) as ring:
+        database.is_away = True
+        with pytest.raises(AuthenticationUnavailable):
+            await ring.fetch(database.hold_key(1))
+        database.is_away = False
+        with pytest.raises(AuthenticationUnavailable):
+            await ring.fetch(key(1))
+        answered.append(True)
+        assert await ring.fetch(key(1)) == credential(1)
 
 
 async def test_loads_are_bounded(ring: KeyRing, database: Database) -> None:

@@ -14,6 +14,7 @@ from app.core.errors import LimiterUnavailable
 from app.core.limits.bucket import MINUTE_SECONDS
 from app.core.limits.limiter import FallbackMode, Limiter
 from app.core.limits.tally import DEADLINE_SECONDS
+from app.core.limits.watch import HEARTBEAT_SECONDS
 from app.core.model import PLANS, Limits, Organization, RedisAddress, Verdict
 from app.core.redis.link import Command, RedisLink
 from tests.core.clients import admitted, hammer
@@ -59,7 +60,7 @@ async def operator(own_redis: RedisServer) -> AsyncIterator[Operator]:
 def logged() -> Iterator[list[str]]:
     """What the limiter says of itself, one text a line."""
     lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(message.record["message"]), filter="app.core.limits.watch")
+    sink = logger.add(lambda message: lines.append(message.record["message"]), filter="app.core.limits.outage")
     yield lines
     logger.remove(sink)
 
@@ -271,9 +272,61 @@ async def test_redis_that_comes_later_takes_over(own_redis: RedisServer, logged:
         assert modes(verdicts) == {"local"}
         assert verdicts[-1].limits == Limits(500, 50_000, 250)
         own_redis.start()
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=12)
         assert (await limiter.admit(PREMIUM)).minute_used == 11
     assert logged == ["✅ Connected to Redis for rate limiting"]
+
+
+async def test_nobody_resumes_before_the_others(own_redis: RedisServer, operator: Operator) -> None:
+    """Two workers spend their shares without Redis; who is back first is granted nothing of what the other spent."""
+    await room_in_this_minute(25)
+    async with limiter_on(own_redis, node="a") as first, limiter_on(own_redis, node="b") as second:
+        await eventually(
+            lambda: first._fallback.workers == second._fallback.workers == 2, seconds=HEARTBEAT_SECONDS + 1
+        )
+        own_redis.freeze()
+        verdicts = await hammer(first, PREMIUM, clients=4, requests_each=300)
+        verdicts += await hammer(second, PREMIUM, clients=4, requests_each=300)
+        await asyncio.sleep(1.5)  # the breakers are at different pauses by now
+        own_redis.thaw()
+        while not (first.is_exact and second.is_exact):
+            verdicts += await hammer(first, PREMIUM, clients=1, requests_each=5)
+            verdicts += await hammer(second, PREMIUM, clients=1, requests_each=5)
+            await asyncio.sleep(0.01)
+        verdicts += await hammer(first, PREMIUM, clients=4, requests_each=300)
+        assert len(admitted(verdicts)) == 1_500
+
+
+async def test_redis_that_comes_back_empty_gives_no_second_quota(own_redis: RedisServer, operator: Operator) -> None:
+    """Redis loses all its data in a restart while nobody asks: what was used up stays so, minute and day alike."""
+    await room_in_this_minute(15)
+    daily = Organization("daily", "premium", Limits(1_000, 5, 0))
+    async with limiter_on(own_redis, node="a") as first, limiter_on(own_redis, node="b") as second:
+        assert len(admitted(await hammer(first, PREMIUM, clients=4, requests_each=300))) == 1_200
+        assert len(admitted(await hammer(second, PREMIUM, clients=1, requests_each=100))) == 100
+        assert len(admitted(await hammer(second, daily, clients=1, requests_each=6))) == 5
+        await operator(("CONFIG", "SET", "appendonly", "no"))
+        own_redis.restart_empty()
+        await eventually(lambda: not first.is_exact and not second.is_exact)
+        await eventually(lambda: first.is_exact and second.is_exact, seconds=8)
+        verdicts = await hammer(first, PREMIUM, clients=4, requests_each=100)
+        verdicts += await hammer(second, PREMIUM, clients=4, requests_each=100)
+        assert len(admitted(verdicts)) == 200
+        assert modes(verdicts) == {"redis"}
+        assert (await second.admit(daily)).refused_by == "daily"
+        assert (await first.admit(daily)).refused_by == "daily"
+
+
+async def test_redis_that_is_emptied_under_way(own_redis: RedisServer, operator: Operator, logged: list[str]) -> None:
+    """FLUSHALL by mistake is noticed at the next heartbeat: who used up a quota before has none again."""
+    await room_in_this_minute(15)
+    async with limiter_on(own_redis) as limiter:
+        await eventually(lambda: limiter.is_exact)
+        assert (await hammer(limiter, PREMIUM, clients=4, requests_each=400))[-1].refused_by == "minute"
+        await operator(("FLUSHALL",))
+        await eventually(lambda: len(logged) == 3, seconds=HEARTBEAT_SECONDS + 2)
+        assert logged[1] == "Rate limits: deciding without Redis (it has lost its data)"
+        assert (await limiter.admit(PREMIUM)).refused_by == "minute"
 
 
 async def test_replica_is_left_for_the_primary(own_redis: RedisServer, operator: Operator) -> None:

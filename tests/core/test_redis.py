@@ -192,6 +192,20 @@ async def test_listener_notices_a_server_that_hangs(own_redis: RedisServer) -> N
         assert isinstance(await asyncio.wait_for(anext(messages), 6), Subscribed)
 
 
+async def test_a_late_answer_costs_the_connection_and_no_line(own_redis: RedisServer, logged: list[str]) -> None:
+    """A connection that a caller gave up is replaced unannounced, but whoever relies on its memory is told first."""
+    async with link_to(own_redis) as link:
+        await link.wait_up(5)
+        lost: list[tuple[str, bool]] = []
+        link.on_lost.append(lambda reason: lost.append((reason, link.is_up)))
+        with pytest.raises(RedisUnavailable):
+            await link.run([("BLPOP", "nothing", 0)], 0.05)
+        await eventually(lambda: lost)
+        assert await link.wait_up(5)
+        assert lost == [("no answer within 50 ms", False)]
+    assert logged == []
+
+
 async def test_password_and_database(own_redis: RedisServer) -> None:
     """The password and the database number of the address are used, and a wrong password is told as what it is."""
     async with link_to(own_redis) as link:

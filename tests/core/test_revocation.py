@@ -54,7 +54,7 @@ async def gateway(url: str, redis: RedisServer | None = None) -> AsyncIterator[K
     """What one worker has: a store, a ring, a feed, and a link of the feed's own."""
     async with AsyncExitStack() as parts:
         store = await parts.enter_async_context(Store(url, name="gateway"))
-        ring = KeyRing(store.credential_by_digest, store.credentials_by_digests, {}, 900)
+        ring = KeyRing(store.credential_by_digest, store.credentials_by_digests, {}, 900, is_back=lambda: store.is_up)
         await parts.enter_async_context(ring)
         link = await parts.enter_async_context(link_to(redis)) if redis is not None else None
         await parts.enter_async_context(ChangeFeed(link, store.changes_after, ring.apply))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.core.limits.bucket import Bucket
-from app.core.limits.fallback import Debt
+from app.core.limits.fallback import Debt, Known
 from app.core.limits.tally import Answer, Ask, Outcome, Tally
 from app.core.model import Limits, RedisAddress
 from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable
@@ -131,6 +131,23 @@ async def test_debts_are_charged_while_their_windows_last(tally: Tally, clock: R
     assert (await ask(tally, limits, 0, "new")).bucket == Bucket(slot + 1, 3, 0, day, 0)
 
 
+async def test_a_reminder_takes_back_nothing_and_gives_nothing(tally: Tally, clock: RedisClock) -> None:
+    """A missing bucket becomes what was told last; one that is there has never less used, never more carried."""
+    limits = Limits(per_minute=10, per_day=100, burst=5)
+    slot, day = FAR_SECONDS // 60, FAR_SECONDS // 86_400
+    told = Bucket(slot, 9, 2, day, 40)
+    for _ in range(2):
+        await tally.remind([Known("lost", limits, told), Known("old", limits, told._replace(slot=slot - 1))])
+        assert (await ask(tally, limits, 0, "lost")).bucket == told
+        assert (await ask(tally, limits, 0, "old")).bucket == Bucket(slot, 0, 3, day, 40)
+    await ask(tally, limits, 12, "begun")
+    await tally.remind([Known("begun", limits, told)])
+    assert (await ask(tally, limits, 0, "begun")).bucket == Bucket(slot, 12, 2, day, 40)
+    await clock.set(FAR_SECONDS + 86_400)
+    await tally.remind([Known("lost", limits, told)])
+    assert (await ask(tally, limits, 0, "lost")).bucket == Bucket(slot + 1_440, 0, 5, day + 1, 0)
+
+
 async def test_flushed_scripts_are_loaded_and_only_what_did_not_run_is_repeated(tally: Tally, link: RedisLink) -> None:
     """After SCRIPT FLUSH no request is lost or counted twice, whatever the moment."""
     rng = random.Random(7)
@@ -184,9 +201,15 @@ async def test_refused_write_comes_back_under_its_own_name(own_redis: RedisServe
 async def test_live_workers_are_counted(link: RedisLink) -> None:
     """Each worker counts itself and all whose last heartbeat is not older than 15 s; one that leaves goes at once."""
     first, second = (Tally(link, node=node, deadline_seconds=5) for node in ("a", "b"))
-    assert [await first.probe(), await second.probe(), await first.beat()] == [1, 2, 2]
+    assert [await first.probe(), await second.probe(), await first.beat()] == [
+        (1, True, 1),
+        (2, True, 1),
+        (2, False, 2),
+    ]
     now_seconds, _ = (await link.run([("TIME",)], 1))[0]
     await link.run([("ZADD", "rl:nodes", int(now_seconds) - 17, "dead", int(now_seconds) - 13, "slow")], 1)
-    assert await first.beat() == 3
+    assert (await first.beat())[:2] == (3, False)
+    loop = asyncio.get_running_loop()
+    assert (await first.beat(loop.time() - 5)).back == 2
     await second.leave()
-    assert await first.beat() == 2
+    assert (await first.beat())[:2] == (2, False)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster
 from tests.command import run
 from tests.gateway import STATIC_KEY, Gateway, until
+from tools.cluster import Cluster
 from tools.embedded import RedisServer, free_port
 
 Start = Callable[..., Gateway]

@@ -32,7 +32,8 @@ LOAD_SECONDS_MAX: Final = 3.0
 READS_MAX: Final = 8
 """How often one request reads a key that keeps changing under its hands."""
 AWAY_PAUSE_SECONDS: Final = 1.0
-"""While the database is away, keys in doubt work from memory, and one request in this time tries whether it is back."""
+"""While the database is away one request in this time tries whether it is back. Meanwhile keys in doubt work from
+memory, and those that are not in memory are told so without a wait."""
 
 MET_MAX: Final = 16_384
 MET_SECONDS: Final = 86_400.0
@@ -60,7 +61,8 @@ class KeyRing:
     """Keys by digest: the static ones, then the database's, as far as memory holds them. An async context manager.
 
     `load` and `load_many` ask the database for digests (32 raw bytes) and raise when it does not answer; without them
-    (no database configured) every key that is not static is unknown. Entered, it reads what is in memory again every
+    (no database configured) every key that is not static is unknown. After a load that failed `is_back` is asked
+    whether the database has answered anybody since. Entered, the ring reads what is in memory again every
     `ttl_seconds`. `clock` is monotonic seconds.
     """
 
@@ -71,6 +73,7 @@ class KeyRing:
         static: Mapping[bytes, Credential],
         ttl_seconds: float,
         *,
+        is_back: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         keys_max: int = 1_048_576,
         unknown_max: int = 65_536,
@@ -79,6 +82,7 @@ class KeyRing:
         self._load = load
         self._load_many = load_many
         self._static = dict(static)
+        self._is_back = is_back
         self._clock = clock
         self._table = KeyTable(keys_max)
         self._unknown = DigestMemory(unknown_max, unknown_seconds)
@@ -114,7 +118,8 @@ class KeyRing:
     async def fetch(self, key: bytes) -> Found:
         """As `find`, and asks the database at need, once however many wait for the same key.
 
-        Raises AuthenticationUnavailable when the key is not in memory and the database does not answer.
+        Raises AuthenticationUnavailable when the key is not in memory and the database does not answer, or did not a
+        moment ago.
         """
         digest = digest_of(key)
         for _ in range(READS_MAX):
@@ -124,6 +129,8 @@ class KeyRing:
             if self._load is None or not is_well_formed(key):
                 self._unknown.add(digest, self._clock())
                 return UNKNOWN
+            if self._is_away and digest not in self._reads:
+                raise AuthenticationUnavailable  # at once: waiting for a database that is away would change nothing
             read = await self._read(digest)
             if read.error is not None:
                 return self._fall_back(digest, read.error)
@@ -178,9 +185,11 @@ class KeyRing:
     def _find_otherwise(self, digest: bytes) -> Found | None:
         if self._unknown.holds(digest, self._clock()):
             return UNKNOWN
-        if self._try_again_at is not None and self._clock() < self._try_again_at:
-            return self._table.find_doubtful(digest)
-        return None
+        return self._table.find_doubtful(digest) if self._is_away else None
+
+    @property
+    def _is_away(self) -> bool:
+        return self._try_again_at is not None and self._clock() < self._try_again_at and not self._is_back()
 
     async def _read(self, digest: bytes) -> _Read:
         """Joins the read of this digest under way, or begins one. A waiter that is cancelled stops nobody else."""

@@ -31,6 +31,14 @@ class Debt(NamedTuple):
         return later._replace(in_minute=in_minute, in_day=in_day)
 
 
+class Known(NamedTuple):
+    """An organization's bucket as Redis told it last, under the limits that it was asked with."""
+
+    organization_id: str
+    limits: Limits
+    bucket: Bucket
+
+
 class Fallback:
     """Local buckets of all organizations. `workers` is how many share the limits: what was heard last, 1 at least."""
 
@@ -38,7 +46,7 @@ class Fallback:
         self.workers = workers
         self._admits_all = admits_all
         self._organizations_max = organizations_max
-        self._known: dict[str, Bucket] = {}
+        self._known: dict[str, tuple[Limits, Bucket]] = {}  # plain: one is made for every answer of Redis's
         self._buckets: dict[str, Bucket] = {}
         self._debts: dict[str, Debt] = {}
 
@@ -47,9 +55,14 @@ class Fallback:
         """How many organizations have debts."""
         return len(self._debts)
 
-    def know(self, organization_id: str, bucket: Bucket) -> None:
+    def know(self, organization_id: str, limits: Limits, bucket: Bucket) -> None:
         """Remembers what Redis said: an outage is no gift, so a local bucket starts with a part of what was left."""
-        self._put(self._known, organization_id, bucket)
+        self._put(self._known, organization_id, (limits, bucket))
+
+    def recall(self) -> list[Known]:
+        """All that Redis said on the latest day, for a Redis that has forgotten it."""
+        today = max((bucket.day for _, bucket in self._known.values()), default=0)
+        return [Known(id_, *known) for id_, known in self._known.items() if known[1].day == today]
 
     def decide(self, organization: Organization, now: float, *, owing: bool = True) -> Verdict:
         """Admits or refuses one request at `now` (unix seconds); an admitted one becomes a debt if `owing`."""
@@ -71,7 +84,8 @@ class Fallback:
         limits = share(organization.limits, self.workers)
         bucket = self._buckets.get(organization.id)
         if bucket is None:
-            bucket = stand_in(self._known.get(organization.id), organization.limits, self.workers, now)
+            known = self._known.get(organization.id)
+            bucket = stand_in(known and known[1], organization.limits, self.workers, now)
         return limits, bucket.rolled(limits, now)
 
     def take_debts(self, count: int) -> list[Debt]:

@@ -2,10 +2,11 @@
 -- bucket.py is the same arithmetic in Python, and a test holds the two together.
 --
 -- KEYS[1]  the bucket, a hash: m slot (minutes since 1970), u used in it, c carried into it, d day, U used in it
--- ARGV     per_minute burst per_day want before_us [slot day want_day]
+-- ARGV     per_minute burst per_day want before_us [slot day want_day [m u c d U]]
 --   want       requests that ask; as many as there is room for are granted, 0 only looks
 --   before_us  Redis's time in microseconds after which the caller no longer waits and must not be charged; 0: never
 --   slot, day  settle instead of ask: add `want` to u if `slot` is still the current one, `want_day` to U if `day` is
+--   m u c d U  beside settling: the bucket as a worker was told it last, which a server that lost its data falls short of
 -- Returns  {granted, u, c, U, m, d, seconds, microseconds} after the decision, by this server's clock.
 
 local per_minute, burst, per_day = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -21,6 +22,20 @@ local slot_now, day_now = math.floor(seconds / 60), math.floor(seconds / 86400)
 local stored = redis.call('HMGET', KEYS[1], 'm', 'u', 'c', 'd', 'U')
 local m, u, c, d, U = slot_now, 0, burst, day_now, 0
 local rolled = not stored[1]
+
+if ARGV[9] then
+  local told = {tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])}
+  if not stored[1] then
+    stored = told
+  else
+    if tonumber(stored[1]) == told[1] then
+      stored[2], stored[3] = math.max(tonumber(stored[2]), told[2]), math.min(tonumber(stored[3]), told[3])
+    end
+    if tonumber(stored[4]) == told[4] then
+      stored[5] = math.max(tonumber(stored[5]), told[5])
+    end
+  end
+end
 
 if stored[1] then
   m, u, c = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])

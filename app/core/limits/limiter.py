@@ -15,9 +15,10 @@ from app.core.errors import LimiterUnavailable
 from app.core.limits.bucket import verdict
 from app.core.limits.denials import Denials
 from app.core.limits.fallback import Fallback
+from app.core.limits.settlement import is_away
 from app.core.limits.tally import DEADLINE_SECONDS, Answer, Ask, Outcome, Tally
 from app.core.limits.waiting import Group, Waiting
-from app.core.limits.watch import Watch, is_away
+from app.core.limits.watch import Watch
 from app.core.model import Change, Organization, Verdict
 from app.core.redis.link import RedisLink, RedisUnavailable
 
@@ -139,7 +140,7 @@ class Limiter:
     def _grant(self, group: Group, answer: Answer, sent: float) -> None:
         """The first `granted` requests are admitted, each reporting what was used when its own turn came."""
         organization, bucket = group.organization, answer.bucket
-        self._fallback.know(organization.id, bucket)
+        self._fallback.know(organization.id, organization.limits, bucket)
         refused = None
         for position, waiter in enumerate(group.waiters, start=1):
             if position <= answer.granted:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from app.core.limits.bucket import Bucket
-from app.core.limits.fallback import Debt
+from app.core.limits.fallback import Debt, Known
 from app.core.model import Limits
 from app.core.redis.link import Command, RedisLink, RedisRefusal, RedisUnavailable
 
@@ -43,6 +43,14 @@ class Answer(NamedTuple):
     granted: int
     bucket: Bucket
     now: float
+
+
+class Pulse(NamedTuple):
+    """Workers that live, this one included; whether Redis had not known of this one; and those back since a moment."""
+
+    live: int
+    is_new: bool
+    back: int
 
 
 Outcome = Answer | RedisRefusal | RedisUnavailable
@@ -78,39 +86,46 @@ class Tally:
         before_us = self._before_us()
         return await self._evaluate([self._settling(debt, before_us) for debt in debts])
 
+    async def remind(self, known: Sequence[Known]) -> list[Outcome]:
+        """Tells a Redis that lost its data what it had said: no bucket has less used afterwards. Safe to repeat."""
+        return await self._evaluate([self._reminder(each) for each in known])
+
     async def forget(self, organization_id: str) -> None:
         """Drops a bucket: what is missing counts as full. Raises RedisRefusal too."""
         (answer,) = await self._link.run([(b"DEL", _key(organization_id))], self.deadline_seconds)
         if isinstance(answer, Exception):
             raise answer
 
-    async def probe(self) -> int:
+    async def probe(self) -> Pulse:
         """Brings the script, reads the clock, and proves by a heartbeat that this Redis takes writes.
 
-        Returns how many workers live, this one included. Raises RedisRefusal too (OOM, LOADING, READONLY...).
+        Nobody but this worker counts as back.
+
+        Raises RedisRefusal too (OOM, LOADING, READONLY...).
         """
         look = self._call(PROBE_KEY, Limits(per_minute=1, per_day=1, burst=0), 0, 0)
         sent = self._monotonic()
-        answers = await self._link.run([self._load, look, self._heartbeat()], self.deadline_seconds)
+        answers = await self._link.run([self._load, look, self._heartbeat(sent)], self.deadline_seconds)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
         self._note_clock(_outcome(answers[1]), sent)
-        return int(answers[2])
+        return _pulse(answers[2])._replace(back=1)
 
-    async def beat(self) -> int:
-        """One heartbeat; returns how many workers live. Raises RedisRefusal too."""
-        (live,) = await self._link.run([self._heartbeat()], self.deadline_seconds)
-        if isinstance(live, Exception):
-            raise live
-        return int(live)
+    async def beat(self, since: float = 0.0) -> Pulse:
+        """One heartbeat; `since` (this Tally's monotonic seconds) says who is back. Raises RedisRefusal too."""
+        (answer,) = await self._link.run([self._heartbeat(since)], self.deadline_seconds)
+        if isinstance(answer, Exception):
+            raise answer
+        return _pulse(answer)
 
     async def leave(self) -> None:
         """This worker ends: the others need not wait until its heartbeat has grown old."""
         await self._link.run([(b"ZREM", NODES_KEY, self._node)], self.deadline_seconds)
 
-    def _heartbeat(self) -> Command:
-        return (b"EVAL", HEARTBEAT_SCRIPT, 1, NODES_KEY, self._node, SILENT_SECONDS_MAX)
+    def _heartbeat(self, since: float) -> Command:
+        since_redis = int(since + (self._redis_ahead_seconds or 0.0))
+        return (b"EVAL", HEARTBEAT_SCRIPT, 1, NODES_KEY, self._node, SILENT_SECONDS_MAX, since_redis)
 
     def _call(self, key: str, limits: Limits, want: int, before_us: int) -> Command:
         return (b"EVALSHA", self._sha, 1, key, limits.per_minute, limits.burst, limits.per_day, want, before_us)
@@ -118,6 +133,10 @@ class Tally:
     def _settling(self, debt: Debt, before_us: int) -> Command:
         call = self._call(_key(debt.organization_id), debt.limits, debt.in_minute, before_us)
         return (*call, debt.slot, debt.day, debt.in_day)
+
+    def _reminder(self, known: Known) -> Command:
+        nothing_owed = (0, 0, 0)
+        return (*self._call(_key(known.organization_id), known.limits, 0, 0), *nothing_owed, *known.bucket)
 
     async def _evaluate(self, calls: Sequence[Command]) -> list[Outcome]:
         sent = self._monotonic()
@@ -157,6 +176,11 @@ def _key(organization_id: str) -> str:
 
 def _is_refusal(outcome: Outcome, code: str) -> bool:
     return isinstance(outcome, RedisRefusal) and outcome.code == code
+
+
+def _pulse(answer: Any) -> Pulse:
+    live, is_new, back = answer
+    return Pulse(int(live), bool(is_new), int(back))
 
 
 def _outcome(answer: Any) -> Outcome:

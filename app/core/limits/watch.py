@@ -14,7 +14,9 @@ from loguru import logger
 
 from app.core.limits.breaker import Breaker
 from app.core.limits.fallback import Debt, Fallback
-from app.core.limits.tally import Answer, Outcome, Tally
+from app.core.limits.outage import OutageLog
+from app.core.limits.settlement import Settlement, is_away
+from app.core.limits.tally import Answer, Outcome, Pulse, Tally
 from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable
 
 LAG_SECONDS_MAX: Final = 0.025
@@ -22,19 +24,19 @@ LAG_SECONDS_MAX: Final = 0.025
 HEARTBEAT_SECONDS: Final = 3.0
 FIRST_LOOK_SECONDS: Final = 0.5
 AFTER_BUG_SECONDS: Final = 1.0
-DEBTS_A_BATCH_MAX: Final = 64
-AWAY_CODES: Final = frozenset(
-    {"OOM", "LOADING", "READONLY", "CLUSTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "MASTERDOWN", "NOREPLICAS", "BUSY"}
-    | {"TRYAGAIN", "MOVED", "NOSCRIPT", "LATE"}
-)
-"""Refusals by which Redis decides for nobody: it counts as away. Any other one is about a single organization's key."""
+STILL_AWAY_SECONDS: Final = 1.0
+BLIP_SECONDS: Final = 0.5
+OTHERS_SECONDS_MAX: Final = 7.0
+"""For the others to come back too: an open breaker looks every 6 s at the latest."""
+OTHERS_PAUSE_SECONDS: Final = 0.2
 
 
 class Watch:
     """An async context manager; entering waits up to half a second for Redis, so that a fresh worker starts exact.
 
     `is_exact`: Redis decides. Any failed batch ends that, as requests decided without Redis are debts to be settled
-    before it decides again; how soon it is looked for is the breaker's say. `errors` counts failures by kind.
+    before it decides again; and so does a connection that is lost between two batches, because who answers on the next
+    one may have forgotten everything. How soon it is looked for is the breaker's say. `errors` counts by kind.
     """
 
     def __init__(
@@ -57,12 +59,17 @@ class Watch:
         self._breaker = Breaker(jitter)
         self._exact = asyncio.Event()
         self._away = asyncio.Event()
-        self._away_since: float | None = None
+        self._away_since = monotonic()
+        self._outage = OutageLog(monotonic)
+        self._settlement = Settlement(tally, fallback)
+        self._has_forgotten = False
         self._is_probing = False
         self._supervisor: asyncio.Task[None] | None = None
         self._last_push: asyncio.Task[None] | None = None
+        link.on_lost.append(self._lost)
 
     async def __aenter__(self) -> Self:
+        self._away_since = self._monotonic()
         self._supervisor = asyncio.create_task(self._supervise(), name="limiter-watch")
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
@@ -109,7 +116,10 @@ class Watch:
             self._exact.clear()
             self._away.set()
             self._away_since = self._monotonic()
-            logger.warning("Rate limits: deciding without Redis ({})", reason)
+            self._outage.began(reason)
+
+    def _lost(self, reason: str) -> None:
+        self._fall_back(RedisUnavailable(reason, sent=False))
 
     async def _supervise(self) -> None:
         while True:
@@ -127,7 +137,12 @@ class Watch:
                 return
         sent = self._monotonic()
         try:
-            self._note_live(await self._tally.beat())
+            pulse = await self._tally.beat()
+            if pulse.is_new:  # also of a worker that was silent too long, whom a needless reminder costs little
+                self._has_forgotten = True
+                self._fall_back(RedisUnavailable("it has lost its data", sent=False))
+            else:
+                self._note(pulse)
         except (RedisUnavailable, RedisRefusal) as failure:
             self.judge([failure], self._late_seconds(sent))
 
@@ -137,21 +152,40 @@ class Watch:
     async def _recover(self) -> None:
         """One look at Redis; when it holds, everything owed is settled and Redis decides from the same moment on."""
         await asyncio.sleep(self._breaker.next_pause_seconds())
-        await self._link.wait_up()
+        while not await self._link.wait_up(STILL_AWAY_SECONDS):
+            self._outage.lasts(self._link.last_error)
         self._is_probing = True
         sent = self._monotonic()
         try:
-            self._note_live(await self._tally.probe())
-            while self._fallback.indebted > DEBTS_A_BATCH_MAX:
-                sent = self._monotonic()
-                await self._push(self._fallback.take_debts(DEBTS_A_BATCH_MAX))
+            pulse = await self._tally.probe()
+            self._has_forgotten |= pulse.is_new
+            if self._has_forgotten:
+                await self._settlement.remind()
+                self._has_forgotten = False
+            await self._settlement.push_most()
+            self._note(await self._others(pulse))
         except (RedisUnavailable, RedisRefusal) as failure:
             self.errors[kind(failure)] += 1
             self._blame(failure, self._late_seconds(sent))
+            self._outage.lasts(failure)
         else:
             self._resume()
         finally:
             self._is_probing = False
+
+    async def _others(self, pulse: Pulse) -> Pulse:
+        """Waits a while for the workers of before: what they admit meanwhile is unknown to Redis until they are back.
+
+        Else it would grant to the first what the others have spent, once more.
+        """
+        now = self._monotonic()
+        if now - self._away_since < BLIP_SECONDS:
+            return pulse
+        while pulse.back < self._fallback.workers and self._monotonic() - now < OTHERS_SECONDS_MAX:
+            await asyncio.sleep(OTHERS_PAUSE_SECONDS)
+            await self._settlement.push_most()
+            pulse = await self._tally.beat(self._away_since)
+        return pulse
 
     def _resume(self) -> None:
         # Requests keep coming, so the last debts leave before any of them can: nothing overtakes on one connection.
@@ -159,42 +193,21 @@ class Watch:
         self._breaker.closed()
         self._away.clear()
         self._exact.set()
-        debts = self._fallback.take_debts(DEBTS_A_BATCH_MAX)
+        debts = self._settlement.take_last()
         self._last_push = asyncio.create_task(self._push_last(debts), name="limiter-debts")
-        if self._away_since is None:
-            logger.info("✅ Connected to Redis for rate limiting")
-        else:
-            away_seconds = self._monotonic() - self._away_since
-            logger.info("Rate limits: Redis decides again after {:.3f} s", away_seconds)
+        self._outage.ended()
 
     async def _push_last(self, debts: list[Debt]) -> None:
         sent = self._monotonic()
         try:
-            await self._push(debts)
+            await self._settlement.push(debts)
             self._fallback.end()
         except (RedisUnavailable, RedisRefusal) as failure:
             self.judge([failure], self._late_seconds(sent))
 
-    async def _push(self, debts: list[Debt]) -> None:
-        """Settles `debts`; those that Redis could not be told stay owed, and the reason is raised."""
-        if not debts:
-            return
-        try:
-            outcomes = await self._tally.settle(debts)
-        except RedisUnavailable:
-            self._fallback.restore(debts)
-            raise
-        for debt, outcome in zip(debts, outcomes, strict=True):
-            if isinstance(outcome, Answer):
-                self._fallback.know(debt.organization_id, outcome.bucket)
-        self._fallback.restore([debt for debt, outcome in zip(debts, outcomes, strict=True) if is_away(outcome)])
-        for outcome in outcomes:
-            if isinstance(outcome, Exception) and is_away(outcome):
-                raise outcome
-
-    def _note_live(self, workers: int) -> None:
+    def _note(self, pulse: Pulse) -> None:
         # Never fewer than this machine runs: at a start the siblings have not been heard of yet.
-        self._fallback.workers = max(workers, self._workers)
+        self._fallback.workers = max(pulse.live, self._workers)
 
 
 def kind(failure: Exception) -> str:
@@ -202,10 +215,3 @@ def kind(failure: Exception) -> str:
     if isinstance(failure, RedisRefusal):
         return failure.code
     return "timeout" if isinstance(failure, RedisUnavailable) and failure.sent else "disconnected"
-
-
-def is_away(outcome: Outcome) -> bool:
-    """Whether this outcome says that Redis decides for nobody now."""
-    if isinstance(outcome, RedisRefusal):
-        return outcome.code in AWAY_CODES
-    return isinstance(outcome, RedisUnavailable)

@@ -42,12 +42,14 @@ class RedisLink:
     """One connection to Redis; an async context manager that returns at once and connects in the background, for ever.
 
     `name` is shown by CLIENT LIST and in the log (no spaces). `is_up` says whether commands can be sent now,
-    `last_error` why the last connection failed or ended. A PING every 2 s finds a peer that died silently.
+    `last_error` why the last connection failed or ended. A PING every 2 s finds a peer that died silently. Each of
+    `on_lost` is called with the reason when a connection has ended, before there is another one.
     """
 
     def __init__(self, address: RedisAddress, *, name: str, jitter: Callable[[], float] = random.random) -> None:
         self.name = name
         self.last_error: str | None = None
+        self.on_lost: list[Callable[[str], None]] = []
         self._address = address
         self._jitter = jitter
         self._tls = _tls_context(address.verify) if address.tls else None
@@ -151,7 +153,7 @@ class RedisLink:
                 await self._greet(wire)
             self._went_up(wire)
             await self._ping_until_ended(wire)
-            self._went_down(wire.reason or "connection lost")
+            self._lost(wire)
         except TimeoutError:
             self._went_down("the server is silent")
         except (RedisRefusal, RedisUnavailable, OSError) as failure:
@@ -193,8 +195,10 @@ class RedisLink:
             await asyncio.wait({wire.ended}, timeout=PING_PAUSE_SECONDS)
             if wire.ended.done():
                 return
-            with suppress(RedisUnavailable):
+            try:
                 await self.run([(b"PING",)], PING_SECONDS)
+            except RedisUnavailable:
+                wire.was_dropped = False  # no caller's finding but ours, so ours to tell
 
     def _went_up(self, wire: RedisWire) -> None:
         self._wire = wire
@@ -203,6 +207,15 @@ class RedisLink:
         if self._reported_down:
             self._reported_down = False
             logger.info("Redis connection {} is up again", self.name)
+
+    def _lost(self, wire: RedisWire) -> None:
+        reason = wire.reason or "connection lost"
+        if wire.was_dropped:  # whoever dropped it tells of that; it is down if there will be no other one
+            self.last_error = reason
+        else:
+            self._went_down(reason)
+        for call in self.on_lost:
+            call(reason)
 
     def _went_down(self, reason: str) -> None:
         self.last_error = reason

@@ -52,10 +52,14 @@ class Batch:
 
 
 class RedisWire(asyncio.Protocol):
-    """Made by `loop.create_connection`. `send` gives a Batch; `pushes` are published messages, None at the end."""
+    """Made by `loop.create_connection`. `send` gives a Batch; `pushes` are published messages, None at the end.
+
+    `reason`: why it ended; `was_dropped`: by us.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.was_dropped = False
         self.pushes: asyncio.Queue[list[Any] | None] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         self.ended = self.loop.create_future()
@@ -84,7 +88,8 @@ class RedisWire(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """Ends the connection: a late answer must not be taken for another's."""
-        self.reason = self.reason or reason
+        if self.reason is None:
+            self.reason, self.was_dropped = reason, True
         if self._transport is not None:
             self._transport.abort()
 

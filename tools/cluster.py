@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster that a test may stop, kill and freeze; its URL stays the same over a restart."""
+"""A PostgreSQL cluster that may be stopped, killed and frozen; its URL stays the same over a restart."""
 
 from __future__ import annotations
 
