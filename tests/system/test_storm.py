@@ -61,6 +61,7 @@ def place(short_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "BACKEND_URLS": f"api={backend.url}",
             "DATABASE_URL": cluster.url,
             "REDIS_URL": f"redis://127.0.0.1:{detour.port}/0",
+            "TRUSTED_PROXIES": "127.0.0.1",  # strangers come from addresses of their own
             "WEB_CONCURRENCY": str(WORKERS),
         }
         with Gateway(tmp_path_factory.mktemp("storm"), environment) as gateway:

@@ -47,6 +47,7 @@ class Stack:
             "RATE_LIMIT_NODES": str(GATEWAYS),
             "SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
             "VALID_API_KEYS": f"{STATIC_KEY}:static:enterprise",
+            "TRUSTED_PROXIES": "127.0.0.1",  # strangers come from addresses of their own (load.py)
         }
         step(self._environment, "db", "migrate")
         self.gateways = [GatewayProcess(name, folder, free_port(), {}) for name in ("a", "b")[:GATEWAYS]]
