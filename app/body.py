@@ -117,6 +117,8 @@ class Body:
 
     def encode_rest(self) -> bytes:
         """The rest of a body that `is_whole`, framed as the client framed it."""
+        if self._error is not None:  # it outgrew its limit on the way: what is here is not all of it
+            raise self._error
         data = self.take()
         if self.length is not None:
             return data

@@ -278,6 +278,8 @@ class DoorProtocol(HttpProtocol):
         reader = self.reader
         if self.exchange is not None or reader.queue or reader.body is not None:
             return math.inf
+        if not self._can_write.is_set():  # an answer is still being taken: nothing could end it at once
+            return math.inf
         return math.inf if self._is_lingering else self.deadline - self._patience_seconds()
 
     def lose_patience(self, now: float) -> None:
@@ -288,7 +290,8 @@ class DoorProtocol(HttpProtocol):
     def close_if_idle(self, grace_seconds: float = 0.0) -> bool:
         """Part of the drain: ends the connection if it was idle for so long; its next answer is the last anyway."""
         self.is_draining = True
-        is_busy = self.exchange is not None or self.reader.queue or self.reader.in_head or self._is_lingering
+        reader = self.reader
+        is_busy = self.exchange is not None or reader.queue or reader.in_head or reader.body or self._is_lingering
         if is_busy or self.loop.time() < self.deadline - IDLE_SECONDS + grace_seconds:
             return False
         self._end_task()

@@ -31,9 +31,9 @@ class Settlement:
         for at in range(0, len(known), A_BATCH_MAX):
             _raise_away(await self._tally.remind(known[at : at + A_BATCH_MAX]))
 
-    async def push_most(self) -> None:
-        """Settles all debts but one batch: more may be made meanwhile, so the last ones leave as Redis takes over."""
-        while self._fallback.indebted > A_BATCH_MAX:
+    async def push_owed(self) -> None:
+        """Settles what is owed as this begins. More may be made meanwhile: the last debts leave as Redis takes over."""
+        for _ in range(-(-self._fallback.indebted // A_BATCH_MAX)):
             await self.push(self.take_last())
 
     def take_last(self) -> list[Debt]:

@@ -162,7 +162,7 @@ class Watch:
             if self._has_forgotten:
                 await self._settlement.remind()
                 self._has_forgotten = False
-            await self._settlement.push_most()
+            await self._settlement.push_owed()
             self._note(await self._others(pulse))
         except (RedisUnavailable, RedisRefusal) as failure:
             self.errors[kind(failure)] += 1
@@ -183,8 +183,11 @@ class Watch:
             return pulse
         while pulse.back < self._fallback.workers and self._monotonic() - now < OTHERS_SECONDS_MAX:
             await asyncio.sleep(OTHERS_PAUSE_SECONDS)
-            await self._settlement.push_most()
+            await self._settlement.push_owed()
             pulse = await self._tally.beat(self._away_since)
+            if pulse.is_new:
+                self._has_forgotten = True
+                raise RedisUnavailable("it has lost its data", sent=False)
         return pulse
 
     def _resume(self) -> None:
@@ -200,7 +203,9 @@ class Watch:
     async def _push_last(self, debts: list[Debt]) -> None:
         sent = self._monotonic()
         try:
-            await self._settlement.push(debts)
+            while debts:
+                await self._settlement.push(debts)
+                debts = self._settlement.take_last()
             self._fallback.end()
         except (RedisUnavailable, RedisRefusal) as failure:
             self.judge([failure], self._late_seconds(sent))

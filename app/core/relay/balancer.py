@@ -71,9 +71,7 @@ class Balancer:
         A target that is not well is chosen for a trial, one at a time, and when no other is left: trying one that
         failed before beats failing without a try.
         """
-        if self.queue:
-            return None
-        if self._is_calm and not seeker.tried:
+        if self._is_calm and not seeker.tried and not self.queue:
             target = self._only or self._lighter(self.targets)
             if target.outstanding < target.connections_max:
                 target.outstanding += 1
@@ -127,15 +125,14 @@ class Balancer:
         return [target for target in well if not target.standing.is_doubtful(now)] or well
 
     def hand_on(self) -> None:
-        """Gives places that are free to those that wait, in order."""
-        while self.queue:
-            place = None
-            if not self.queue[0].is_gone:
-                place = self._choose_with_care(self.queue[0], self._clock())
-                if place is None:
-                    return
-            waiter = self.queue.popleft()
+        """Gives places that are free to those that wait, in order. Who can use none of them holds up nobody."""
+        now = self._clock()
+        for waiter in [*self.queue]:
+            if all(target.outstanding >= target.connections_max for target in self.targets):
+                return
+            place = None if waiter.is_gone else self._choose_with_care(waiter, now)
             if place is not None:
+                self.queue.remove(waiter)
                 waiter.grant(place)
 
     # --- what became of it ---
@@ -157,6 +154,7 @@ class Balancer:
         place.is_trial = place.target.is_being_tried = False
         place.target.standing.began_to_answer()
         self._judge(place.target)
+        self.hand_on()
 
     def probed(self, target: Target, problem: str | None) -> None:
         """What an active probe found: None is good."""
@@ -164,6 +162,7 @@ class Balancer:
         if problem is not None:
             target.trouble = f"its health path {problem}"
         self._judge(target)
+        self.hand_on()
 
     def _judge(self, target: Target) -> None:
         """Notes what changed, and tells it: of one that comes and goes once a second, the latest state then."""

@@ -140,7 +140,9 @@ class Delivery:
         if place.is_covered:
             try:
                 await answer.hold(HOLD_SECONDS)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, BackendFailed):
+                    error.progress = "answering"
                 await answer.close()
                 raise
             self._balancer.budget.refund()

@@ -65,7 +65,7 @@ class Place:
         self._is_left = True
         target, balancer = self.target, self._balancer
         target.outstanding -= 1
-        if target.is_suspect or failure is not None:
+        if self.is_trial or target.is_suspect or failure is not None:
             balancer.learn(self, is_whole, failure)
         if balancer.queue:
             balancer.hand_on()
