@@ -54,9 +54,9 @@ async def drain(
     app.ctx.is_draining = True
     for connection in server.connections:
         connection.is_draining = True  # the answers from now on say that they are the last
-    app.ctx.tunnels.drain()
     await server.before_stop()
     await _tell_everybody(patience)
+    app.ctx.tunnels.drain()  # not before: who connects anew meanwhile would come here again
     if is_gateways_end():
         await listener.empty(doorway.listener)
     doorway.close()

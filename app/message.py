@@ -24,6 +24,8 @@ _USER_INFO: Final = re.compile(rb"(?<=:)//[^/?#]*@")
 """Of an absolute target (RFC 3986 section 3.2.1)."""
 _INVISIBLE: Final = re.compile(rb"[^\x21-\x7e]")
 _METHOD: Final = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d})(?: |\Z)" % METHOD_BYTES_MAX)
+_BARE_LINE_END: Final = re.compile(rb"\n|\r(?!\Z)")
+"""In what has no line end yet."""
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 """uri-host and port (RFC 9110 section 7.2)."""
 
@@ -126,7 +128,7 @@ def _loggable(target: bytes) -> bytes:
 
 def begins_like_a_request(data: bytes) -> bool:
     """Whether more bytes could make a request line of it: what is none (TLS on this port, say) is answered at once."""
-    return _METHOD.match(data) is not None
+    return _METHOD.match(data) is not None and _BARE_LINE_END.search(data) is None
 
 
 def judge_host(values: list[bytes], version: str) -> GatewayError | None:

@@ -35,6 +35,13 @@ def test_what_could_be_read_differently_is_refused(case: str, gateway: Gateway, 
     assert backend.requests == []
 
 
+@pytest.mark.parametrize("case", [case for case in REFUSED if case.startswith("bare")])
+def test_a_line_that_cannot_become_one_is_refused_at_once(case: str, gateway: Gateway) -> None:
+    """With nothing behind it, too: no line end of HTTP's is waited for where another one stands."""
+    raw, status = REFUSED[case]
+    assert gateway.ask(raw).status == status
+
+
 def test_refusals_do_not_depend_on_what_came_before(gateway: Gateway, backend: Backend) -> None:
     """The same behind a good request on one connection: that one is answered, then comes the refusal and the end."""
     for case, (raw, status) in REFUSED.items():

@@ -68,6 +68,20 @@ def test_both_sides_of_every_socket_are_told_at_sigterm(start: Start, sockets: W
     assert gateway.log(level="error") == []
 
 
+def test_nobody_is_told_before_the_delay_is_over(start: Start, sockets: WebSocketBackend) -> None:
+    """While routers still send clients here, sockets go on and new ones open; then all get 1001."""
+    gateway = start(BACKEND_URLS=f"api={sockets.url}", SHUTDOWN_DELAY="2")
+    with opened(gateway) as early:
+        gateway.terminate()
+        until(lambda: gateway.get("/health/ready", key=None).status == 503, "the drain")
+        with opened(gateway) as late:
+            for client in (early, late):
+                client.send("still")
+                assert client.recv(timeout=10) == "still"
+            assert [closed(each) for each in (early, late)] == [(1001, "")] * 2
+    assert gateway.process.wait(10) == 0
+
+
 def test_what_was_sent_before_the_close_arrives(start: Start, sockets: WebSocketBackend) -> None:
     """A message that is on its way at SIGTERM is finished: the Close comes behind its last frame, never inside."""
     gateway = start(BACKEND_URLS=f"api={sockets.url}")
