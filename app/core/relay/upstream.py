@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self, cast
 
 from app.core.errors import BackendFailed, BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
-from app.core.relay.peer import Interim, Peer
+from app.core.relay.peer import SWITCHING, Interim, Peer
 from app.core.relay.target import Place
 
 IDLE_CONNECTIONS_MAX: Final = 256
@@ -98,7 +98,7 @@ class Answer:
         whole = pump is None or (pump.done() and not pump.cancelled() and pump.exception() is None)
         self._pool.release(self._peer, reusable=whole)  # first: what follows can be cancelled
         if (place := self.place) is not None:
-            is_whole = self._peer.is_complete
+            is_whole = self._peer.is_complete or self.status == SWITCHING  # what a tunnel carries is no answer
             place.leave(is_whole, None if is_whole else self._peer.failure)
         if pump is not None and not pump.done():
             pump.cancel()
