@@ -215,6 +215,25 @@ def test_places_are_handed_on_in_order() -> None:
     assert scene.balancer.targets[0].outstanding == 1
 
 
+def test_who_can_use_no_free_place_holds_up_nobody() -> None:
+    """Whoever waits for the one target that it has not tried lets others pass, new or behind it, to those it has."""
+    scene = Scene(2, connections_max=1)
+    back, full = scene.balancer.targets
+    only_full, any_target = Seeker(tried=[back]), Seeker()
+    place_at_full = scene.taken(tried=[back])
+    scene.balancer.queue.append(only_full)
+    newcomer = scene.taken()
+    assert newcomer.target is back
+    scene.balancer.queue.append(any_target)
+    newcomer.leave(True)
+    assert any_target.granted is not None
+    assert any_target.granted.target is back
+    assert [*scene.balancer.queue] == [only_full]
+    place_at_full.leave(True)
+    assert only_full.granted is not None
+    assert only_full.granted.target is full
+
+
 def test_one_that_comes_and_goes_is_told_of_once_a_second() -> None:
     """A target that fails and answers in turn fills no log; what it came to is told in the end."""
     scene = Scene(1)
