@@ -156,6 +156,22 @@ def test_a_trial_that_is_nobodys_fault_ends_too() -> None:
     assert scene.taken().is_trial
 
 
+def test_a_trial_that_is_overtaken_ends_too() -> None:
+    """A trial that ends when another answer has restored its target hinders none of the target's later trials."""
+    scene = Scene(2)
+    target, other = scene.balancer.targets
+    scene.set_aside(0, 1)
+    scene.now += TELL_SECONDS
+    trial = scene.taken()
+    assert (trial.target, trial.is_trial) == (target, True)
+    scene.taken(tried=[other]).leave(True)
+    trial.leave(True)
+    scene.set_aside(0)
+    scene.now += 1
+    again = scene.taken()
+    assert (again.target, again.is_trial) == (target, True)
+
+
 def test_one_failure_is_enough_to_spare_it_what_cannot_be_repeated() -> None:
     """After a failure a target gets only requests that can be repeated, until it answers or some time has passed."""
     scene = Scene(2)
