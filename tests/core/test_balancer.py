@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -248,6 +249,32 @@ def test_who_can_use_no_free_place_holds_up_nobody() -> None:
     place_at_full.leave(True)
     assert only_full.granted is not None
     assert only_full.granted.target is full
+
+
+@pytest.mark.parametrize("news", ["a trial that goes on", "a good probe"])
+def test_who_waits_gets_a_place_at_a_target_that_is_back(news: str) -> None:
+    """A target that is well again takes what waits for another one at once, not when some request ends."""
+    scene = Scene(2, connections_max=2)
+    back, full = scene.balancer.targets
+    if news == "a good probe":
+        for _ in range(2):
+            scene.balancer.probed(back, "answered 503")
+    else:
+        scene.set_aside(0)
+        scene.now += 1
+        trial = scene.taken()
+        assert (trial.target, trial.is_trial) == (back, True)
+    assert [scene.taken().target for _ in range(2)] == [full, full]
+    waiting = Seeker()
+    scene.balancer.queue.append(waiting)
+    assert scene.choose() is None
+    if news == "a good probe":
+        scene.balancer.probed(back, None)
+    else:
+        trial.settle()
+    assert waiting.granted is not None
+    assert waiting.granted.target is back
+    assert not scene.balancer.queue
 
 
 def test_one_that_comes_and_goes_is_told_of_once_a_second() -> None:
