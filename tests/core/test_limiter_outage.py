@@ -312,6 +312,22 @@ async def test_debts_are_settled_before_the_others_are_back(
         assert not limiter.is_exact
 
 
+async def test_redis_that_is_emptied_while_workers_wait_for_each_other(
+    own_redis: RedisServer, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUSHALL between a worker's return and that of its siblings: Redis is reminded of what was used up before."""
+    await room_in_this_minute(10)
+    async with limiter_on(own_redis, workers=2) as limiter:
+        await eventually(lambda: limiter.is_exact)
+        assert len(admitted(await hammer(limiter, PREMIUM, clients=4, requests_each=25))) == 100
+        await wait_for_a_sibling_that_never_comes(limiter, operator, monkeypatch)
+        await limiter.admit(PREMIUM)
+        await until_used_in_redis(operator, PREMIUM, 101)  # the look at Redis that found it complete is over
+        await operator(("FLUSHALL",))
+        await until_used_in_redis(operator, PREMIUM, 101)
+        assert not limiter.is_exact
+
+
 async def wait_for_a_sibling_that_never_comes(
     limiter: Limiter, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
