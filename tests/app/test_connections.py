@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sanic import Sanic
 
 from app.occupancy import LEAVING_MAX, LOOK_SECONDS, PATIENCE_SECONDS, Entry, Occupancy
 from tests.app.test_relay import AUTH, GET, resident_bytes
+from tests.app.wire import Door, sanic_app
 from tests.backend import Backend, Connection
 from tests.gateway import ROOT, Client, Gateway, until
 
@@ -99,6 +101,23 @@ def test_refusals_are_bounded_too(occupancy: Occupancy) -> None:
     assert entries == ["serve"] * 2 + ["refuse"] * LEAVING_MAX + ["drop"] * 8
     occupancy.leave(guests[2])
     assert Guest(occupancy).enter("a") == "refuse"
+
+
+async def test_who_still_reads_its_answer_is_not_idle() -> None:
+    """A client that is slow to take its last answer keeps its place: nothing but a reset would free it at once."""
+    app = sanic_app("connections")
+    app.ctx.occupancy = occupancy = Occupancy(1, 1, lambda ip: True)
+    try:
+        door = await Door(app).feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").settle()
+        assert (door.exchange, len(door.received)) == (None, 1)
+        door.pause_writing()
+        later = door.clock.now + PATIENCE_SECONDS
+        assert Guest(occupancy).enter("b", now=later) == "refuse"
+        door.resume_writing()
+        assert Guest(occupancy).enter("b", now=later + PATIENCE_SECONDS + LOOK_SECONDS) == "serve"
+        await door.until_closed()
+    finally:
+        Sanic._app_registry.pop("connections", None)
 
 
 @settings(max_examples=200, deadline=None)

@@ -274,6 +274,18 @@ async def test_the_drain_ends_what_is_idle_and_lets_the_rest_finish(app: Sanic[A
         assert door.wire.is_closing()
 
 
+async def test_the_drain_waits_for_the_rest_of_a_body_that_nobody_wanted(app: Sanic[Any, Any]) -> None:
+    """A client that is answered and still sends is not idle: a close would be a reset, and cost it the answer."""
+    door = await SanicDoor(app).feed(post(5, b"he")).settle()
+    assert status(door) == 200
+    assert not door.close_if_idle()
+    await door.feed(b"llo").settle()
+    assert not door.wire.is_closing()
+    assert door.close_if_idle()
+    await door.settle()
+    assert door.wire.is_closing()
+
+
 async def test_a_hang_up_while_a_request_is_idle_leaves_nothing_behind(app: Sanic[Any, Any]) -> None:
     """After the end of the stream the connection and its task are gone."""
     door = await SanicDoor(app).feed(GET + b"GET /hal").settle()

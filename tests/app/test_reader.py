@@ -317,6 +317,19 @@ async def test_a_body_that_grew_too_large_is_kept_no_longer(app: Sanic[Any, Any]
     await door.until_closed()
 
 
+async def test_a_body_that_grew_too_large_is_never_taken_for_whole(app: Sanic[Any, Any]) -> None:
+    """Its last chunk came before anyone read it, as while its request waits for a place: it is refused, not cut."""
+    door = BusyDoor(app).feed(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    body = door.reader.body
+    assert body is not None
+    body.limit(1_000)
+    door.feed(b"1f4\r\n" + b"a" * 500 + b"\r\n").feed(b"3e8\r\n" + b"b" * 1_000 + b"\r\n").feed(b"0\r\n\r\n")
+    assert body.is_whole
+    with pytest.raises(BodyTooLarge):
+        body.encode_rest()
+    await door.until_closed()
+
+
 async def test_a_request_line_in_pieces_does_not_disturb_the_request_before_it(app: Sanic[Any, Any]) -> None:
     """What becomes of the next request, a refusal say, leaves the one that is being served as it was."""
     door = BusyDoor(app).feed(SIZED)

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +157,22 @@ def test_a_trial_that_is_nobodys_fault_ends_too() -> None:
     assert scene.taken().is_trial
 
 
+def test_a_trial_that_is_overtaken_ends_too() -> None:
+    """A trial that ends when another answer has restored its target hinders none of the target's later trials."""
+    scene = Scene(2)
+    target, other = scene.balancer.targets
+    scene.set_aside(0, 1)
+    scene.now += TELL_SECONDS
+    trial = scene.taken()
+    assert (trial.target, trial.is_trial) == (target, True)
+    scene.taken(tried=[other]).leave(True)
+    trial.leave(True)
+    scene.set_aside(0)
+    scene.now += 1
+    again = scene.taken()
+    assert (again.target, again.is_trial) == (target, True)
+
+
 def test_one_failure_is_enough_to_spare_it_what_cannot_be_repeated() -> None:
     """After a failure a target gets only requests that can be repeated, until it answers or some time has passed."""
     scene = Scene(2)
@@ -213,6 +230,51 @@ def test_places_are_handed_on_in_order() -> None:
     waiting[1].granted.leave()  # twice is once
     assert waiting[2].granted is not None
     assert scene.balancer.targets[0].outstanding == 1
+
+
+def test_who_can_use_no_free_place_holds_up_nobody() -> None:
+    """Whoever waits for the one target that it has not tried lets others pass, new or behind it, to those it has."""
+    scene = Scene(2, connections_max=1)
+    back, full = scene.balancer.targets
+    only_full, any_target = Seeker(tried=[back]), Seeker()
+    place_at_full = scene.taken(tried=[back])
+    scene.balancer.queue.append(only_full)
+    newcomer = scene.taken()
+    assert newcomer.target is back
+    scene.balancer.queue.append(any_target)
+    newcomer.leave(True)
+    assert any_target.granted is not None
+    assert any_target.granted.target is back
+    assert [*scene.balancer.queue] == [only_full]
+    place_at_full.leave(True)
+    assert only_full.granted is not None
+    assert only_full.granted.target is full
+
+
+@pytest.mark.parametrize("news", ["a trial that goes on", "a good probe"])
+def test_who_waits_gets_a_place_at_a_target_that_is_back(news: str) -> None:
+    """A target that is well again takes what waits for another one at once, not when some request ends."""
+    scene = Scene(2, connections_max=2)
+    back, full = scene.balancer.targets
+    if news == "a good probe":
+        for _ in range(2):
+            scene.balancer.probed(back, "answered 503")
+    else:
+        scene.set_aside(0)
+        scene.now += 1
+        trial = scene.taken()
+        assert (trial.target, trial.is_trial) == (back, True)
+    assert [scene.taken().target for _ in range(2)] == [full, full]
+    waiting = Seeker()
+    scene.balancer.queue.append(waiting)
+    assert scene.choose() is None
+    if news == "a good probe":
+        scene.balancer.probed(back, None)
+    else:
+        trial.settle()
+    assert waiting.granted is not None
+    assert waiting.granted.target is back
+    assert not scene.balancer.queue
 
 
 def test_one_that_comes_and_goes_is_told_of_once_a_second() -> None:

@@ -62,6 +62,10 @@ def half_an_answer(connection: raw.Connection) -> None:
     connection.send(HEAD_OK + b"o")
 
 
+def hang_up(connection: raw.Connection) -> None:
+    connection.read()
+
+
 def silence(connection: raw.Connection) -> None:
     connection.read()
     connection.more()
@@ -128,6 +132,18 @@ async def test_a_stream_on_trial_is_held_for_a_second_at_most(upstream: Upstream
         release.set()
         assert await body(answer) == b"k"
         assert balancer.targets[0].standing.failures == 0
+
+
+async def test_an_answer_that_broke_off_on_trial_is_repeated_once(upstream: Upstream) -> None:
+    """A backend has begun to answer: the request goes to one other, not to every other, and the budget pays for it."""
+    with raw.Backend(half_an_answer) as bad, raw.Backend(hang_up) as worse, raw.Backend(hang_up) as too:
+        balancer = between(bad, worse, too)
+        set_aside(balancer, 0)
+        with pytest.raises(BackendFailed):
+            await delivery(upstream, balancer).run()
+        assert len(bad.requests) == 1
+        assert len(worse.requests) + len(too.requests) == 1
+        assert [balancer.budget.spend() for _ in range(10)] == [True] * 9 + [False]
 
 
 async def test_who_is_cancelled_in_the_queue_leaves_its_place(upstream: Upstream) -> None:

@@ -11,6 +11,7 @@ import pytest
 from loguru import logger
 
 from app.core.errors import LimiterUnavailable
+from app.core.limits import watch
 from app.core.limits.bucket import MINUTE_SECONDS
 from app.core.limits.limiter import FallbackMode, Limiter
 from app.core.limits.tally import DEADLINE_SECONDS
@@ -295,6 +296,53 @@ async def test_nobody_resumes_before_the_others(own_redis: RedisServer, operator
             await asyncio.sleep(0.01)
         verdicts += await hammer(first, PREMIUM, clients=4, requests_each=300)
         assert len(admitted(verdicts)) == 1_500
+
+
+async def test_debts_are_settled_before_the_others_are_back(
+    own_redis: RedisServer, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits for its siblings tells Redis what it admits: who is exact first grants none of it again."""
+    await room_in_this_minute(6)
+    async with limiter_on(own_redis, workers=2) as limiter:
+        await wait_for_a_sibling_that_never_comes(limiter, operator, monkeypatch)
+        for count in (10, 15):
+            verdicts = await hammer(limiter, PREMIUM, clients=1, requests_each=count)
+            assert (len(admitted(verdicts)), modes(verdicts)) == (count, {"local"})
+        await until_used_in_redis(operator, PREMIUM, 25)
+        assert not limiter.is_exact
+
+
+async def test_redis_that_is_emptied_while_workers_wait_for_each_other(
+    own_redis: RedisServer, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLUSHALL between a worker's return and that of its siblings: Redis is reminded of what was used up before."""
+    await room_in_this_minute(10)
+    async with limiter_on(own_redis, workers=2) as limiter:
+        await eventually(lambda: limiter.is_exact)
+        assert len(admitted(await hammer(limiter, PREMIUM, clients=4, requests_each=25))) == 100
+        await wait_for_a_sibling_that_never_comes(limiter, operator, monkeypatch)
+        await limiter.admit(PREMIUM)
+        await until_used_in_redis(operator, PREMIUM, 101)  # the look at Redis that found it complete is over
+        await operator(("FLUSHALL",))
+        await until_used_in_redis(operator, PREMIUM, 101)
+        assert not limiter.is_exact
+
+
+async def wait_for_a_sibling_that_never_comes(
+    limiter: Limiter, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loses the connection, and returns when the limiter is back and waits, for OTHERS_SECONDS_MAX."""
+    await eventually(lambda: limiter.is_exact)
+    monkeypatch.setattr(watch, "BLIP_SECONDS", 0.0)
+    await operator(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+    await eventually(lambda: not limiter.is_exact)
+    await eventually(lambda: limiter.breaker_state == "half-open")
+
+
+async def until_used_in_redis(run: Operator, organization: Organization, count: int) -> None:
+    async with asyncio.timeout(4):
+        while await run(("HGET", f"rl:{{{organization.id}}}", "u")) != [str(count).encode()]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_redis_that_comes_back_empty_gives_no_second_quota(own_redis: RedisServer, operator: Operator) -> None:
