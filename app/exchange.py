@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sanic.exceptions import ServerError
 from sanic.helpers import STATUS_CODES
 from sanic.http.constants import Stage
+from sanic.http.stream import Stream
 from sanic.response import BaseHTTPResponse
 
 from app.core.relay import headers
@@ -41,7 +42,7 @@ def _status_line(status: int, reason: bytes | None) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, text)
 
 
-class Exchange:
+class Exchange(Stream):
     """Sanic's stream interface over one Message. `stage` follows Sanic's: HANDLER, RESPONSE, then IDLE or FAILED."""
 
     response: BaseHTTPResponse | None = None
@@ -49,8 +50,7 @@ class Exchange:
     stage = Stage.HANDLER
     upgrade_websocket = False
     url = None
-    status = 0
-    body_bytes = 0
+    status = body_bytes = 0
     stamp = b""
     trailers: Sequence[bytes] = ()
     _mode: Mode = "none"
@@ -126,7 +126,7 @@ class Exchange:
     # --- the request's body, as Sanic reads it ---
 
     @property
-    def request_body(self) -> bool:
+    def request_body(self) -> bool:  # type: ignore[override]
         """Whether there is a body to read."""
         body = self.message.body
         return not body.is_whole or body.buffered_bytes > 0
@@ -135,14 +135,9 @@ class Exchange:
         """The next bytes of the body, None at its end."""
         return await self.message.body.read() or None
 
-    def __aiter__(self) -> Exchange:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data = await self.message.body.read()
-        if not data:
-            raise StopAsyncIteration
-        return data
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.message.body.read():
+            yield data
 
     async def promise_continue(self) -> None:
         """Sends the 100 that the client waits for when the backend does not, in the time that clients usually give."""

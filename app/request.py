@@ -66,7 +66,7 @@ class GatewayRequest(Request[Any, Any]):
         self.method = message.method.decode("ascii", "replace")
         self.version = message.version
         self.app = app
-        self.stream: Any = exchange
+        self.stream = exchange
         self.transport: Any = exchange.connection.transport
         self.conn_info = exchange.connection.conn_info
         self._ctx: Any = context

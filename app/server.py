@@ -73,11 +73,6 @@ class GatewayApp(Sanic[Any, Any]):
             await self.handle_exception(request, error, False)
 
 
-def _proxy(request: GatewayRequest) -> Any:
-    """Sanic asks handlers for their signature, which compiled ones do not have (compiled.py)."""
-    return proxy(request)
-
-
 def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: str = "gateway") -> Sanic[Any, Any]:
     """One worker's app. `write` takes finished log lines. Its listeners open and close what the requests need."""
     app: Sanic[Any, Any] = GatewayApp(
@@ -95,7 +90,7 @@ def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: 
     )
     for path, handler in PUBLIC.items():
         app.add_route(handler, path, methods=["GET"], name=handler.__name__, ignore_body=True, ctx_is_public=True)
-    app.add_route(_proxy, "/<target:path>", methods=["GET"], name="proxy", stream=True, ctx_is_public=False)
+    app.add_route(proxy, "/<target:path>", methods=["GET"], name="proxy", stream=True, ctx_is_public=False)
     for request_step in REQUEST_STEPS:
         app.register_middleware(request_step, "request")
     for response_step in RESPONSE_STEPS:
