@@ -1,7 +1,8 @@
 """The door: the public app's HTTP/1 connections, on Sanic's protocol hooks.
 
-Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. A connection
-is one task: it takes the requests in order, pipelined ones too, and hands each to Sanic through an Exchange.
+Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. It
+takes the requests in order, pipelined ones too, each through an Exchange: at once where nothing has to be waited for
+but Redis and a backend (fast_path.py), else in a task.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from loguru import logger
@@ -19,7 +21,7 @@ from app.body import Body, ClientGone
 from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
 from app.core.relay.reset import reset
 from app.exchange import Exchange
-from app.message import Message
+from app.fast_path import FastPath
 from app.reader import Reader
 
 IDLE_SECONDS: Final = 65.0
@@ -33,11 +35,14 @@ class DoorProtocol(HttpProtocol):
 
     HTTP_CLASS: Any = Exchange
     __slots__ = (
+        "_has_fast_path",
+        "_has_task_begun",
         "_is_lingering",
+        "_is_over",
+        "_is_serving",
         "_reading_paused",
         "_upload_idle_seconds",
         "_upload_until",
-        "_wake_reader",
         "_write_left",
         "deadline",
         "exchange",
@@ -53,58 +58,101 @@ class DoorProtocol(HttpProtocol):
         self.transport = transport
         self.conn_info = ConnInfo(transport, unix=self._unix)
         self.peer_ip: str = self.conn_info.client_ip or ""
-        self.is_gone = self._is_lingering = self._reading_paused = False
+        self.is_gone = self._is_lingering = self._reading_paused = self._is_over = self._is_serving = False
         self.is_draining: bool = getattr(self.app.ctx, "is_draining", False)
         self.exchange: Exchange | None = None
         self.reader = Reader(self._pause_reading, self._resume_reading)
-        self._wake_reader: asyncio.Future[None] | None = None
         self._write_left = 0
         self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
+        self._has_fast_path: bool = getattr(self.app, "has_fast_path", False)
         entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
         if entry == "drop":
             self.reset()
             return
         if entry == "refuse":
             self.reader.refuse(TooManyConnections())
-        self._task = self.loop.create_task(self.connection_task())
-        self._task.add_done_callback(self._task_ended)
+            self._serve()
 
     # --- the requests of this connection, in order ---
 
-    async def connection_task(self) -> None:
-        """Serves requests until either side has had enough. Cancelled when the client is gone."""
-        try:
-            while True:
-                message = await self._next_message()
-                self.exchange = exchange = self.HTTP_CLASS(self, message)
-                keep_alive = await exchange.run()
-                self.exchange = None
-                if message.upgrade is not None:
-                    self.reader.stay()
-                if not keep_alive or self.is_gone:
-                    break
-                if not (message.body.is_whole or await self._drained(message.body)):
-                    break
-                self.restart_clock()
-            await self._linger()
-        except asyncio.CancelledError:
+    def _serve(self) -> None:
+        """Begins the next request, and the ones after it as long as each has its answer at once."""
+        if self._is_serving:
             return
+        self._is_serving = True
+        try:
+            while self.exchange is None and self._task is None and self.reader.queue and not self._is_over:
+                self.exchange = exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
+                if not (self._has_fast_path and FastPath.takes(exchange, self.app)):
+                    self.go_on(exchange)
+        finally:
+            self._is_serving = False
+
+    def go_on(self, exchange: Exchange, way: Awaitable[None] | None = None) -> None:
+        """Serves the request in a task; `way` is what remains to be done of it, where it has begun."""
+        self._has_task_begun = False
+        self._task = self.loop.create_task(self.connection_task(exchange, way))
+        self._task.add_done_callback(self._task_ended)
+
+    async def connection_task(self, exchange: Exchange | None = None, way: Awaitable[None] | None = None) -> None:
+        """That request, and the ones that came right behind it. Cancelled when the client is gone."""
+        self._has_task_begun = True
+        try:
+            while exchange is not None:
+                keep_alive = await (exchange.run() if way is None else exchange.run(way))
+                if not await self._can_follow(exchange, keep_alive=keep_alive):
+                    self._is_over = True
+                    await self._linger()
+                    return
+                exchange, way = self._next_exchange(), None
+        except asyncio.CancelledError:
+            self._is_over = True
         except Exception:  # noqa: BLE001 - a bug of ours: its connection ends, and the log says why
+            self._is_over = True
             logger.exception("connection ended by an error")
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Not the task's own last step: one that is cancelled before its first (connect and close at once) has none."""
-        self._task = None
-        self.close()
+    async def _can_follow(self, exchange: Exchange, *, keep_alive: bool) -> bool:
+        """Whether another request may, after this one has its answer."""
+        self.exchange = None
+        message = exchange.message
+        if message.upgrade is not None:
+            self.reader.stay()
+        return keep_alive and not self.is_gone and (message.body.is_whole or await self._drained(message.body))
 
-    async def _next_message(self) -> Message:
+    def _next_exchange(self) -> Exchange | None:
+        """For the next request, where it is here."""
+        self.restart_clock()
         if not self.reader.queue:
             self._resume_reading()
-        while not self.reader.queue:
-            self._wake_reader = self.loop.create_future()
-            await self._wake_reader
-        return self.reader.queue.popleft()
+        if not self.reader.queue:
+            return None
+        self.exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
+        return self.exchange
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        self._next()
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """The request that was served without a task has its answer."""
+        self.exchange = None
+        self._is_over = self._is_over or not keep_alive or self.is_gone
+        if not self._is_over or self.is_gone or self.transport is None:
+            self._next()
+        else:
+            self._task = self.loop.create_task(self._linger())
+            self._task.add_done_callback(self._task_ended)
+
+    def _next(self) -> None:
+        if self._is_over:
+            self.close()
+            return
+        self.restart_clock()
+        if self.reader.queue:
+            self._serve()
+        else:
+            self._resume_reading()  # which serves what was held
 
     async def _drained(self, body: Body) -> bool:
         """Reads the rest of a small body that nobody wanted, so that the connection can go on; False if it is large."""
@@ -130,8 +178,7 @@ class DoorProtocol(HttpProtocol):
         self.transport.write_eof()
         self._resume_reading()
         self.deadline = self.loop.time() + LINGER_SECONDS
-        self._wake_reader = self.loop.create_future()
-        await self._wake_reader
+        await self.loop.create_future()  # until the client has closed, or the deadline
 
     # --- asyncio's side ---
 
@@ -141,20 +188,16 @@ class DoorProtocol(HttpProtocol):
         reader = self.reader
         was_in_head = reader.in_head
         reader.feed(data)
-        if reader.queue:
-            self._wake()
         if self.exchange is None and reader.queue and self._can_write.is_set():
             self.deadline = math.inf  # as restart_clock would find, for the most frequent case
         elif self.exchange is not None or reader.in_head is not was_in_head:
             self.restart_clock()
-
-    def _wake(self) -> None:
-        if self._wake_reader is not None and not self._wake_reader.done():
-            self._wake_reader.set_result(None)
+        if reader.queue:
+            self._serve()
 
     def _give_up(self, error: GatewayError) -> None:
         self.reader.refuse(error)
-        self._wake()
+        self._serve()
 
     def eof_received(self) -> bool:
         """The client sends no more: to a proxy it has hung up. What needs no backend is still answered."""
@@ -163,24 +206,40 @@ class DoorProtocol(HttpProtocol):
         if self.exchange is not None:
             self.exchange.hang_up()
         elif self._is_lingering or not self.reader.queue:
-            self._end_task()
+            self._end()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
         self.reader.hang_up()
+        self._is_over = True
         self.app.ctx.occupancy.leave(self)
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self.resume_writing()
+        if self.conn_info is not None:
+            self.conn_info.lost = True
+        if self._task is not None and self._has_task_begun:
+            self._task.cancel()
+        elif self._task is not None:
+            self.loop.call_soon(self._task.cancel)  # one that is cancelled before it begins would never log its request
+        elif self.exchange is not None:
+            self.exchange.cut()
 
-    def _end_task(self) -> None:
+    def _end(self) -> None:
+        """To be called between two requests."""
+        self._is_over = True
         if self._task is not None:
             self._task.cancel()
+        else:
+            self.close()
 
     def reset(self) -> None:
         """Ends the connection with RST: the FIN of `abort` is what a client that reads until the end takes for it."""
         if self.transport is not None:
             reset(self.transport)
         self.abort()
+        if self._task is None and self.exchange is not None:
+            self.exchange.cut()
 
     def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
         """After a switch of protocols: the connection is `protocol`'s until `connection_lost` says that it has ended.
@@ -270,7 +329,7 @@ class DoorProtocol(HttpProtocol):
         elif self.reader.in_head:
             self._give_up(RequestTimedOut())
         else:
-            self._end_task()
+            self._end()
 
     @property
     def waits_since(self) -> float:
@@ -294,10 +353,10 @@ class DoorProtocol(HttpProtocol):
         is_busy = self.exchange is not None or reader.queue or reader.in_head or reader.body or self._is_lingering
         if is_busy or self.loop.time() < self.deadline - IDLE_SECONDS + grace_seconds:
             return False
-        self._end_task()
+        self._end()
         return True
 
     @property
     def handler(self) -> asyncio.Task[None] | None:
-        """What serves this connection's requests, until it has ended."""
+        """What serves the request under way, where it needs a task."""
         return self._task

@@ -25,6 +25,7 @@ from app.ready import Mode, ReadyResponse, RelayedResponse
 
 if TYPE_CHECKING:
     from app.door import DoorProtocol
+    from app.fast_path import FastPath
 
 CONTINUE_SECONDS: Final = 1.0
 _SET_HERE: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
@@ -53,6 +54,8 @@ class Exchange(Stream):
     status = body_bytes = 0
     stamp = b""
     trailers: Sequence[bytes] = ()
+    fast_path: FastPath | None = None
+    """What serves the request as long as it needs no task."""
     _mode: Mode = "none"
     _unsent = 0
     _task: asyncio.Task[Any] | None = None
@@ -65,38 +68,47 @@ class Exchange(Stream):
 
     # --- the course of a request ---
 
-    async def run(self) -> bool:
-        """Lets Sanic answer the request. Returns whether the connection may carry another."""
-        app = self.protocol.app
+    def make_request(self) -> Any:
+        """Sanic's request, of the app's class."""
         make: Any = self.protocol.request_class
-        request = make(message=self.message, exchange=self, app=app)
-        self.request = request
+        self.request = request = make(message=self.message, exchange=self, app=self.protocol.app)
+        return request
+
+    async def run(self, way: Awaitable[None] | None = None) -> bool:
+        """Lets Sanic answer, or goes `way`, what is left of that. Whether the connection may carry another request."""
+        app = self.protocol.app
+        request = self.request or self.make_request()
         if not self.message.body.is_whole:
             self.connection.begin_upload()
         try:
-            if self.message.error is not None:
+            if way is not None:
+                await way
+            elif self.message.error is not None:
                 await app.handle_exception(request, self.message.error, False)
             else:
                 await self.protocol.request_handler(request)
             if self.stage is Stage.HANDLER:
                 await app.handle_exception(request, ServerError("Handler produced no response"), False)
         except asyncio.CancelledError:
-            self.stage = Stage.FAILED
-            if not self.connection.is_gone:
-                self.connection.reset()
+            self.abandon()
             raise
         except Exception as error:  # noqa: BLE001 - the worker lives on whatever a handler does
             await app.handle_exception(request, error, False)
         finally:
-            if self.stage is Stage.RESPONSE:
-                self.fail()
-            request.finish()
-            self._let_go(request)
+            is_reusable = self.conclude()
+        return is_reusable
+
+    def conclude(self) -> bool:
+        """To be called once, when there is nothing left to do. Whether the connection may carry another request."""
+        if self.stage is Stage.RESPONSE:
+            self.fail()
+        self.request.finish()
+        self._let_go(self.request)
         return self.keep_alive and self.stage is Stage.IDLE
 
     def _let_go(self, request: Any) -> None:
         """Request, response and exchange know each other; without this only the garbage collector would free them."""
-        self.request = self._task = request.stream = None
+        self.request = self._task = self.fast_path = request.stream = None
         if self.response is not None:
             self.response.stream = None
 
@@ -113,8 +125,21 @@ class Exchange(Stream):
 
     def hang_up(self) -> None:
         """The client is gone: cancels the handler if it depends on the client."""
-        if self._task is not None:
+        if self.fast_path is not None:
+            self.fast_path.hang_up()
+        elif self._task is not None:
             self._task.cancel()
+
+    def abandon(self) -> None:
+        """There will be no answer, or no more of it."""
+        self.stage = Stage.FAILED
+        if not self.connection.is_gone:
+            self.connection.reset()
+
+    def cut(self) -> None:
+        """The connection is lost, or about to be: ends what is done without a task."""
+        if self.fast_path is not None:
+            self.fast_path.cancel()
 
     def fail(self) -> None:
         """The answer cannot be finished: the connection ends so that nobody takes it for whole."""
@@ -176,9 +201,18 @@ class Exchange(Stream):
 
     async def write(self, data: bytes, end_stream: bool = False) -> None:
         """Sends head and body as far as they are known now, once the client takes more."""
+        if not self.can_write:
+            await self.connection._can_write.wait()
+        self.write_now(data, end_stream)
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the client takes what it is sent."""
+        return self.connection._can_write.is_set()
+
+    def write_now(self, data: bytes, end_stream: bool = False) -> None:
+        """The same without asking."""
         protocol = self.connection
-        if not protocol._can_write.is_set():
-            await protocol._can_write.wait()
         response = self.response
         if response is None or protocol.transport is None:
             return

@@ -6,12 +6,14 @@ A step returns None to go on, or the answer that ends the request.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import Final
 
 from sanic.response import BaseHTTPResponse
 
 from app import responses
-from app.core.errors import LimiterUnavailable, MalformedCredential, MissingCredential, TooManyFailedKeys, UnknownKey
+from app.admission import Admission
+from app.core.errors import MalformedCredential, MissingCredential, TooManyFailedKeys, UnknownKey
 from app.core.keys import credential
 from app.core.keys.keyring import UNKNOWN, Found
 from app.core.limits import announce
@@ -46,7 +48,7 @@ def _believe(request: GatewayRequest, peer: str) -> None:
         ctx.request_id = given[0].decode()
 
 
-async def authenticate(request: GatewayRequest) -> ReadyResponse | None:
+def authenticate(request: GatewayRequest) -> ReadyResponse | Awaitable[ReadyResponse | None] | None:
     """Whose key it is, and whether it may be used now. Raises AuthenticationUnavailable."""
     if request.route is None or request.route.ctx.is_public:
         return None
@@ -58,15 +60,21 @@ async def authenticate(request: GatewayRequest) -> ReadyResponse | None:
     if len(given) != 1 or scheme.lower() != b"bearer" or not key or b" " in key:
         return responses.error(request, MalformedCredential())
     found = request.app.ctx.ring.find(key)
-    if found is None:
-        found = await _look_up(request, key)
-        if isinstance(found, TooManyFailedKeys):
-            return responses.error(request, found)
+    return _judge(request, found) if found is not None else _look_up_and_judge(request, key)
+
+
+def _judge(request: GatewayRequest, found: Found | TooManyFailedKeys) -> ReadyResponse | None:
+    if isinstance(found, TooManyFailedKeys):
+        return responses.error(request, found)
     if found is UNKNOWN:
         return responses.error(request, UnknownKey())
     request.context.credential = found
     refusal = credential.refusal(found, request.context.started_at)
     return responses.error(request, refusal) if refusal else None
+
+
+async def _look_up_and_judge(request: GatewayRequest, key: bytes) -> ReadyResponse | None:
+    return _judge(request, await _look_up(request, key))
 
 
 async def _look_up(request: GatewayRequest, key: bytes) -> Found | TooManyFailedKeys:
@@ -82,19 +90,13 @@ async def _look_up(request: GatewayRequest, key: bytes) -> Found | TooManyFailed
     return found
 
 
-async def admit(request: GatewayRequest) -> ReadyResponse | None:
+def admit(request: GatewayRequest) -> ReadyResponse | Admission | None:
     """Whether the organization has a request left. Raises LimiterUnavailable (RATE_LIMIT_FALLBACK=closed)."""
     found = request.context.credential
     if found is None:
         return None
-    services = request.app.ctx
-    try:
-        request.context.verdict = verdict = await services.limiter.admit(found.organization)
-    except LimiterUnavailable:
-        request.context.verdict = services.limiter.look(found.organization)  # the limits stand on this answer too
-        raise
-    services.uses.note(found, request.context.started_at)
-    return responses.error(request, announce.refusal(verdict)) if verdict.refused_by else None
+    admission = Admission(request, found)
+    return admission if admission.verdict is None else admission.result()
 
 
 def stamp(request: GatewayRequest, response: BaseHTTPResponse) -> None:

@@ -99,14 +99,18 @@ class GatewayRequest(Request[Any, Any]):
         """As Sanic's, without looking again for what is known: the response, and middleware that returns nothing."""
         if response is None or self._response_middleware_started or self.route is None:
             return await super().respond(response, **options)
-        response = self.exchange.respond(response)
-        self._response_middleware_started = self.responded = True
+        response = self.begin_response(response)
         for step in self.route.extra.response_middleware:
             changed = step.func(self, response)
             if hasattr(changed, "__await__"):
                 changed = await changed
             response = changed or response
         return response
+
+    def begin_response(self, response: Any) -> Any:
+        """What comes before the response middleware."""
+        self._response_middleware_started = self.responded = True
+        return self.exchange.respond(response)
 
     def finish(self) -> None:
         """Called once, when the last byte of the answer is sent or nobody is there to take it: writes the log line."""

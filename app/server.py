@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sanic import Sanic
@@ -26,6 +26,7 @@ RESPONSE_STEPS: Final = [
     stamp,  # the only one: ids and limits belong on every answer, a refusal's and a backend's alike
 ]
 PUBLIC: Final = {"/health": health.health, "/health/ready": health.ready, "/health/live": health.live}
+PUBLIC_TARGETS: Final = frozenset(path.encode() for path in PUBLIC)
 SWEEP_SECONDS: Final = 0.25
 
 
@@ -52,25 +53,53 @@ class GatewayApp(Sanic[Any, Any]):
 
     async def handle_request(self, request: GatewayRequest) -> None:  # type: ignore[override]
         """Route, request middleware, handler, response middleware, answer. What is raised becomes an answer too."""
+        await self.finish(request, self.go_on(request))
+
+    async def go_on(self, request: GatewayRequest, steps_done: int = 0, pending: Awaitable[Any] | None = None) -> Any:
+        """The middleware after the first `steps_done`, and the handler; `pending`: what the last of those waits for.
+
+        Returns the response, or None when the handler has sent it already.
+        """
+        if request.route is None:
+            request.route, _, _ = self.router.get(request.path, request.method, None)
+        response = None if pending is None else await pending
+        for step in [*request.route.extra.request_middleware][steps_done:]:
+            if response is not None:
+                return response
+            response = step.func(request)
+            if hasattr(response, "__await__"):
+                response = await response
+        return await self._handle(request) if response is None else response
+
+    async def _handle(self, request: GatewayRequest) -> Any:
+        handler = request.route.handler
+        if not (request.route.extra.ignore_body or hasattr(handler, "is_stream")):
+            await request.receive_body()
+        response = handler(request)
+        return await response if hasattr(response, "__await__") else response
+
+    async def finish(self, request: GatewayRequest, way: Awaitable[Any]) -> None:
+        """Sends what `way` returns; what it raises becomes an answer too."""
         try:
-            request.route, handler, _ = self.router.get(request.path, request.method, None)
-            for step in request.route.extra.request_middleware:
-                response = step.func(request)
-                if hasattr(response, "__await__"):
-                    response = await response
-                if response is not None:
-                    break
-            else:
-                if not (request.route.extra.ignore_body or hasattr(handler, "is_stream")):
-                    await request.receive_body()
-                response = handler(request)
-                if hasattr(response, "__await__"):
-                    response = await response
+            response = await way
             if response is not None:
                 response = await request.respond(response)
                 await response.send(end_stream=True)
         except Exception as error:  # noqa: BLE001 - Sanic's error handler is where they all end
             await self.handle_exception(request, error, False)
+
+    router: GatewayRouter
+
+    # --- for the fast path ---
+
+    @property
+    def has_fast_path(self) -> bool:
+        """Whether nobody has added response middleware of another kind than ours, which neither waits nor replaces."""
+        return [step.func for step in self.router.proxy_route.extra.response_middleware] == RESPONSE_STEPS
+
+    @staticmethod
+    def is_proxied(target: bytes) -> bool:
+        return target.partition(b"?")[0] not in PUBLIC_TARGETS
 
 
 def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: str = "gateway") -> Sanic[Any, Any]:
@@ -91,6 +120,7 @@ def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: 
     for path, handler in PUBLIC.items():
         app.add_route(handler, path, methods=["GET"], name=handler.__name__, ignore_body=True, ctx_is_public=True)
     app.add_route(proxy, "/<target:path>", methods=["GET"], name="proxy", stream=True, ctx_is_public=False)
+    request_step: Any  # may also return what is awaited for its answer, which Sanic's types do not foresee
     for request_step in REQUEST_STEPS:
         app.register_middleware(request_step, "request")
     for response_step in RESPONSE_STEPS:

@@ -80,7 +80,7 @@ class Backends(uvloop.Loop):
 class Granted:
     """A limiter that has decided already."""
 
-    async def admit(self, _: Organization) -> Verdict:
+    def decide_at_once(self, _: Organization) -> Verdict:
         return VERDICT
 
 

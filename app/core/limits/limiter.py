@@ -5,6 +5,7 @@ A request waits for Redis one deadline (50 ms) at most; while Redis is known to 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from app.core.limits.denials import Denials
 from app.core.limits.fallback import Fallback
 from app.core.limits.settlement import is_away
 from app.core.limits.tally import DEADLINE_SECONDS, Answer, Ask, Outcome, Tally
-from app.core.limits.waiting import Group, Waiting
+from app.core.limits.waiting import Group, Waiter, Waiting
 from app.core.limits.watch import Watch
 from app.core.model import Change, Organization, Verdict
 from app.core.redis.link import RedisLink, RedisUnavailable
@@ -73,15 +74,24 @@ class Limiter:
 
         Touches Redis only when it is there and the answer is not known already (an empty bucket stays empty a while).
         """
-        if self._watch is None or not self._watch.is_exact:
-            return self._decide_alone(organization)
-        denied = self._denials.find(organization, self._monotonic())
-        if denied is not None:
-            return denied
-        decided = await self._waiting.join(organization)
+        decided = self.decide_at_once(organization) or await self.wait(organization)
         if decided is None:
             raise LimiterUnavailable
         return decided
+
+    def decide_at_once(self, organization: Organization) -> Verdict | None:
+        """`admit` as far as nobody needs to be asked; None: Redis is to be. Raises as `admit` does."""
+        if self._watch is None or not self._watch.is_exact:
+            return self._decide_alone(organization)
+        return self._denials.find(organization, self._monotonic())
+
+    def wait(self, organization: Organization) -> asyncio.Future[Verdict | None]:
+        """What Redis says of one request, after `decide_at_once` did not; None where `admit` would raise."""
+        return self._waiting.join(organization)
+
+    def ask(self, organization: Organization, waiter: Waiter) -> None:
+        """The same for a waiter that is called back."""
+        self._waiting.enlist(organization, waiter)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Refusals that rest on what changed are not repeated from memory: a bucket may have been given back full."""
@@ -121,12 +131,13 @@ class Limiter:
             return
         sent = self._monotonic()
         outcomes = await self._ask(batch)
+        late_seconds = self._monotonic() - sent - self._tally.deadline_seconds
         for group, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Answer):
                 self._grant(group, outcome, sent)
             else:
                 self._stand_in(group, owing=is_away(outcome))
-        watch.judge(outcomes, self._monotonic() - sent - self._tally.deadline_seconds)
+        watch.judge(outcomes, late_seconds)
 
     async def _ask(self, batch: list[Group]) -> list[Outcome]:
         asks = [Ask(group.organization.id, group.organization.limits, len(group.waiters)) for group in batch]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from app.core.model import Organization, Verdict
 
 BATCHES_IN_FLIGHT_MAX: Final = 2
 ORGANIZATIONS_A_BATCH_MAX: Final = 64
 
-Waiter = asyncio.Future[Verdict | None]
+
+class Waiter(Protocol):
+    """Who waits for a verdict: a future, or what is called back at once."""
+
+    def done(self) -> bool:
+        """Whether it has its verdict already, or has left."""
+
+    def set_result(self, result: Verdict | None, /) -> None:
+        """None: there is no verdict to be had. Must not raise."""
 
 
 class Group:
@@ -39,21 +47,27 @@ class Waiting:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
 
-    def join(self, organization: Organization) -> Waiter:
+    def join(self, organization: Organization) -> asyncio.Future[Verdict | None]:
         """The future of one request's verdict; None means that there is none to be had."""
-        loop = self._loop
-        if loop is None:  # asked once: in Python 3.11 the question is a system call
-            loop = self._loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Verdict | None] = self._running_loop().create_future()
+        self.enlist(organization, waiter)
+        return waiter
+
+    def enlist(self, organization: Organization, waiter: Waiter) -> None:
+        """The same for a waiter of the caller's own."""
         key = id(organization)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(organization)
-        waiter: Waiter = loop.create_future()
         group.waiters.append(waiter)
         if not self._is_flush_due and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             self._is_flush_due = True
-            loop.call_soon(self._flush)
-        return waiter
+            self._running_loop().call_soon(self._flush)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:  # asked once: in Python 3.11 the question is a system call
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     async def drain(self) -> None:
         """Returns when nobody waits any more."""

@@ -71,12 +71,18 @@ class Balancer:
         A target that is not well is chosen for a trial, one at a time, and when no other is left: trying one that
         failed before beats failing without a try.
         """
-        if self._is_calm and not seeker.tried and not self.queue:
-            target = self._only or self._lighter(self.targets)
-            if target.outstanding < target.connections_max:
-                target.outstanding += 1
-                return Place(self, target, now)
-        return self._choose_with_care(seeker, now)
+        place = None if seeker.tried else self.choose_calmly(now)
+        return place or self._choose_with_care(seeker, now)
+
+    def choose_calmly(self, now: float) -> Place | None:
+        """A place for a request that has tried none yet, while all is well; None when `choose` has to look closer."""
+        if not self._is_calm or self.queue:
+            return None
+        target = self._only or self._lighter(self.targets)
+        if target.outstanding >= target.connections_max:
+            return None
+        target.outstanding += 1
+        return Place(self, target, now)
 
     def _choose_with_care(self, seeker: Seeker, now: float) -> Place | None:
         """The same while something is wrong or full."""

@@ -88,8 +88,16 @@ class Delivery:
         Raises BackendUnavailable, BackendTimedOut (also when the deadline over all of this has passed), BackendBusy, or
         what the body raises.
         """
+        self._balancer.budget.note_request()
+        return await self._attempt()
+
+    async def after(self, place: Place, failure: BackendFailed) -> Answer:
+        """The same when the first attempt was somebody else's, at `place`, and has failed."""
+        self._note_failure(place, failure)
+        return await self._attempt()
+
+    async def _attempt(self) -> Answer:
         balancer = self._balancer
-        balancer.budget.note_request()
         while True:
             place = balancer.choose(self, self._now) or await self._wait_for_place()
             backend = place.target.backend
@@ -109,9 +117,7 @@ class Delivery:
                 answer.place = place
                 return answer
             except BackendFailed as failure:
-                place.leave(failure=failure)
-                if not self._may_follow(place, failure):
-                    raise
+                self._note_failure(place, failure)
             except BaseException:
                 place.leave()
                 raise
@@ -150,6 +156,12 @@ class Delivery:
             place.settle()
 
     # --- after a failure ---
+
+    def _note_failure(self, place: Place, failure: BackendFailed) -> None:
+        """Raises it again unless another attempt may follow."""
+        place.leave(failure=failure)
+        if not self._may_follow(place, failure):
+            raise failure
 
     def _may_follow(self, place: Place, failure: BackendFailed) -> bool:
         """Whether another attempt may be made after `failure` at `place`."""

@@ -17,6 +17,7 @@ from app.core.relay import upgrade
 from app.core.relay.headers import FRAMING
 
 Fields = list[tuple[bytes, bytes]]
+Woken = Callable[[], None]
 Interim = Callable[[int, Fields], None]
 Framing = Literal["length", "chunked", "close", "none"]
 
@@ -71,6 +72,7 @@ class Peer:
         "_transport",
         "_unbodied_bytes",
         "_waiter",
+        "_woken",
         "_writable",
         "_writing_paused",
         "backend",
@@ -101,6 +103,7 @@ class Peer:
         self._reading_paused = False
         self._writing_paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._woken: Woken | None = None
         self._writable: asyncio.Future[None] | None = None
         self._reset(head_only=False, on_interim=None, protocol=None)
 
@@ -218,6 +221,15 @@ class Peer:
         self._waiter = self._loop.create_future()
         return self._waiter
 
+    def on_arrival(self, woken: Woken) -> None:
+        """As `arrival`, for who is called back: once, as soon as there is a head or a failure. Nothing is raised."""
+        self._woken = woken
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the connection."""
+        return self._error
+
     @property
     def has_bytes(self) -> bool:
         """Whether there is something to take, or nothing more will come."""
@@ -241,7 +253,10 @@ class Peer:
         return data
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        woken, self._woken = self._woken, None
+        if woken is not None:
+            woken()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _wake_writer(self) -> None:

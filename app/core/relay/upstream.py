@@ -195,14 +195,25 @@ class Upstream:
                 await peer.arrival()
             return Answer(peer, self, pump)
         except BaseException as error:
-            if isinstance(error, BackendFailed):
-                error.progress = "answering" if peer.has_answered else "unanswered"
-                error.was_kept = is_kept
-            self.release(peer, reusable=False)
+            self.give_up(peer, error, is_kept=is_kept)
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
             raise
+
+    def kept(self, backend: Backend) -> Peer | None:
+        """A connection to `backend` that can carry a request at once, taken: to be released or given up."""
+        peer = self._idle_peer(backend)
+        if peer is not None:
+            self._busy.add(peer)
+        return peer
+
+    def give_up(self, peer: Peer, error: BaseException, *, is_kept: bool = True) -> None:
+        """Ends a request before the head of its answer: `error` is told how far it had come."""
+        if isinstance(error, BackendFailed):
+            error.progress = "answering" if peer.has_answered else "unanswered"
+            error.was_kept = is_kept
+        self.release(peer, reusable=False)
 
     async def _pump(self, peer: Peer, body: Outgoing, head_seconds: float) -> None:
         """Carries the client's body. When the client fails, so does the request, at once."""
