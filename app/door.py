@@ -19,6 +19,7 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.body import Body, ClientGone
 from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
+from app.core.relay.outbox import Outbox
 from app.core.relay.reset import reset
 from app.exchange import Exchange
 from app.fast_path import FastPath
@@ -40,6 +41,7 @@ class DoorProtocol(HttpProtocol):
         "_is_lingering",
         "_is_over",
         "_is_serving",
+        "_outbox",
         "_reading_paused",
         "_upload_idle_seconds",
         "_upload_until",
@@ -65,6 +67,7 @@ class DoorProtocol(HttpProtocol):
         self._write_left = 0
         self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
+        self._outbox: Outbox = getattr(self.app.ctx, "outbox", None) or Outbox(self.loop)
         self._has_fast_path: bool = getattr(self.app, "has_fast_path", False)
         entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
         if entry == "drop":
@@ -173,12 +176,22 @@ class DoorProtocol(HttpProtocol):
         await self._can_write.wait()
         if self.reader.is_between and not self._reading_paused:
             return
+        self._outbox.flush()
         self._is_lingering = True
         self.reader.queue.clear()
         self.transport.write_eof()
         self._resume_reading()
         self.deadline = self.loop.time() + LINGER_SECONDS
         await self.loop.create_future()  # until the client has closed, or the deadline
+
+    def write(self, data: bytes) -> None:
+        """Sends `data` with the next flush: the one way from here to the client."""
+        if self.transport is not None:
+            self._outbox.write(self.transport, data)
+
+    def close(self, timeout: float | None = None) -> None:
+        self._outbox.flush()
+        super().close(timeout)
 
     # --- asyncio's side ---
 
@@ -236,6 +249,7 @@ class DoorProtocol(HttpProtocol):
     def reset(self) -> None:
         """Ends the connection with RST: the FIN of `abort` is what a client that reads until the end takes for it."""
         if self.transport is not None:
+            self._outbox.flush()
             reset(self.transport)
         self.abort()
         if self._task is None and self.exchange is not None:
@@ -247,6 +261,7 @@ class DoorProtocol(HttpProtocol):
         With what the client has sent in that protocol already.
         """
         transport: Any = self.transport
+        self._outbox.flush()
         transport.set_protocol(protocol)
         self.deadline = math.inf
         return transport, self.reader.take_held()

@@ -174,7 +174,7 @@ class Exchange(Stream):
         """Passes a 1xx answer on. HTTP/1.0 knows none (RFC 9110 section 15.2)."""
         if self.stage is Stage.HANDLER and self.message.version != "1.0" and self.connection.transport is not None:
             lines = b"".join(headers.to_client(fields, has_length=False))
-            self.connection.transport.write(_status_line(status, None) + lines + b"\r\n")
+            self.connection.write(_status_line(status, None) + lines + b"\r\n")
 
     # --- the answer ---
 
@@ -183,7 +183,7 @@ class Exchange(Stream):
         self.status, self.stage, self.keep_alive = response.status, Stage.IDLE, False
         head = (_status_line(response.status, response.reason), *response.lines, self.stamp, b"\r\n")
         if self.connection.transport is not None:
-            self.connection.transport.write(b"".join(head))
+            self.connection.write(b"".join(head))
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         if self.stage is not Stage.HANDLER:
@@ -224,7 +224,7 @@ class Exchange(Stream):
             self.stage = Stage.RESPONSE
         out = head + self._framed(data, end_stream)
         if out:
-            protocol.transport.write(out)
+            protocol.write(out)
         if end_stream and self.stage is Stage.RESPONSE:
             self.stage = Stage.IDLE
 

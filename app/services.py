@@ -32,6 +32,7 @@ from app.core.process.version import VERSION
 from app.core.redis.link import RedisLink
 from app.core.relay import delivery
 from app.core.relay.balancer import Balancer
+from app.core.relay.outbox import Outbox
 from app.core.relay.routing import Router
 from app.core.relay.upstream import Upstream
 from app.occupancy import Occupancy
@@ -64,10 +65,12 @@ class Services:
         self.store = Store(settings.database_url, name="gateway") if settings.database_url else None
         self.redis = RedisLink(settings.redis, name="limits") if settings.redis else None
         self.feed_redis = RedisLink(settings.redis, name="changes") if settings.redis else None
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.upstream = Upstream(
             connect_seconds=settings.backend_connect_seconds,
             idle_seconds=settings.backend_idle_seconds,
             deadline_seconds=settings.backend_deadline_seconds,
+            outbox=self.outbox,
         )
         store = self.store
         self.ring = KeyRing(

@@ -26,7 +26,7 @@ PURE = frozenset(
 FAMILIES = (
     frozenset({"process.output"}),
     frozenset({"process.telemetry"}),
-    frozenset({"relay.upstream", "relay.peer"}),
+    frozenset({"relay.upstream", "relay.peer", "relay.outbox"}),
     frozenset({"relay.tunnel", "relay.reset"}),
     frozenset({"relay.upstream", "relay.peer", "relay.delivery"}),
     frozenset({"relay.probes"}),

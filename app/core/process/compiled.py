@@ -36,6 +36,7 @@ MODULES: Final = (
     "app.core.process.request_id",
     "app.core.relay.balancer",
     "app.core.relay.headers",
+    "app.core.relay.outbox",
     "app.core.relay.peer",
     "app.core.relay.retry_budget",
     "app.core.relay.routing",

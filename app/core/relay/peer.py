@@ -15,6 +15,7 @@ from app.core.errors import BackendFailed, BackendUnavailable
 from app.core.model import Backend
 from app.core.relay import upgrade
 from app.core.relay.headers import FRAMING
+from app.core.relay.outbox import Outbox
 
 Fields = list[tuple[bytes, bytes]]
 Woken = Callable[[], None]
@@ -66,6 +67,7 @@ class Peer:
         "_keep_alive",
         "_loop",
         "_on_interim",
+        "_outbox",
         "_parser",
         "_protocol",
         "_reading_paused",
@@ -88,7 +90,9 @@ class Peer:
     )
     # Without them: beyond 30 attributes CPython 3.11 gives up its fast instances, which costs half a microsecond.
 
-    def __init__(self, backend: Backend, idle_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, backend: Backend, idle_seconds: float, clock: Callable[[], float], outbox: Outbox | None = None
+    ) -> None:
         self.backend = backend
         self.deadline = math.inf
         self.head_deadline = math.inf
@@ -96,6 +100,7 @@ class Peer:
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._outbox = outbox or Outbox(self._loop)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._busy = False
@@ -198,7 +203,7 @@ class Peer:
         """Sends, or does nothing on a connection that is gone: whoever waits for its answer is told."""
         self._touch()
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._outbox.write(self._transport, data)
 
     def until_writable(self) -> asyncio.Future[None] | None:
         """Back-pressure: what to await before the next look, None when the backend takes more.

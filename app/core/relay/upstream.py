@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self, cast
 
 from app.core.errors import BackendFailed, BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
+from app.core.relay.outbox import Outbox
 from app.core.relay.peer import SWITCHING, Interim, Peer
 from app.core.relay.target import Place
 
@@ -116,10 +117,12 @@ class Upstream:
         deadline_seconds: float = math.inf,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
+        outbox: Outbox | None = None,
     ) -> None:
         """`connect_seconds`: for name, TCP and TLS together. `idle_seconds`: without a byte from the backend.
 
-        `deadline_seconds`: for whoever sends, from a request's begin to the head of its answer.
+        `deadline_seconds`: for whoever sends, from a request's begin to the head of its answer. `outbox`: where other
+        connections write too.
         """
         self.connect_seconds = connect_seconds
         self.deadline_seconds = deadline_seconds
@@ -127,6 +130,7 @@ class Upstream:
         self._idle_seconds = idle_seconds
         self._sweep_seconds = min(SWEEP_SECONDS_MAX, max(SWEEP_SECONDS_MIN, min(idle_seconds, deadline_seconds) / 10))
         self._tls = tls
+        self._outbox = outbox or Outbox(asyncio.get_running_loop())
         self._idle: defaultdict[Backend, list[Peer]] = defaultdict(list)
         self._busy: set[Peer] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -249,7 +253,7 @@ class Upstream:
         try:
             async with asyncio.timeout(min(self.connect_seconds, until - self.clock())):
                 _, peer = await loop.create_connection(
-                    lambda: cast(asyncio.Protocol, Peer(backend, self._idle_seconds, self.clock)),
+                    lambda: cast(asyncio.Protocol, Peer(backend, self._idle_seconds, self.clock, self._outbox)),
                     backend.host,
                     backend.port,
                     ssl=self._context() if secure else None,
