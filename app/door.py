@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from loguru import logger
@@ -18,11 +18,13 @@ from sanic.models.server_types import ConnInfo
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.body import Body, ClientGone
+from app.context import Context
 from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
 from app.core.relay.outbox import Outbox
 from app.core.relay.reset import reset
 from app.exchange import Exchange
 from app.fast_path import FastPath
+from app.message import Message
 from app.reader import Reader
 
 IDLE_SECONDS: Final = 65.0
@@ -36,7 +38,7 @@ class DoorProtocol(HttpProtocol):
 
     HTTP_CLASS: Any = Exchange
     __slots__ = (
-        "_has_fast_path",
+        "_gateway",
         "_has_task_begun",
         "_is_lingering",
         "_is_over",
@@ -46,6 +48,7 @@ class DoorProtocol(HttpProtocol):
         "_upload_idle_seconds",
         "_upload_until",
         "_write_left",
+        "can_write",
         "deadline",
         "exchange",
         "is_draining",
@@ -62,13 +65,14 @@ class DoorProtocol(HttpProtocol):
         self.peer_ip: str = self.conn_info.client_ip or ""
         self.is_gone = self._is_lingering = self._reading_paused = self._is_over = self._is_serving = False
         self.is_draining: bool = getattr(self.app.ctx, "is_draining", False)
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | FastPath | None = None
+        self.can_write = True
         self.reader = Reader(self._pause_reading, self._resume_reading)
         self._write_left = 0
         self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
         self._outbox: Outbox = getattr(self.app.ctx, "outbox", None) or Outbox(self.loop)
-        self._has_fast_path: bool = getattr(self.app, "has_fast_path", False)
+        self._gateway: Any = self.app if getattr(self.app, "has_fast_path", False) else None
         entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
         if entry == "drop":
             self.reset()
@@ -86,14 +90,27 @@ class DoorProtocol(HttpProtocol):
         self._is_serving = True
         try:
             while self.exchange is None and self._task is None and self.reader.queue and not self._is_over:
-                self.exchange = exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
-                if not (self._has_fast_path and FastPath.takes(exchange, self.app)):
-                    self.go_on(exchange)
+                self._begin(self.reader.queue.popleft())
         finally:
             self._is_serving = False
 
-    def go_on(self, exchange: Exchange, way: Awaitable[None] | None = None) -> None:
-        """Serves the request in a task; `way` is what remains to be done of it, where it has begun."""
+    def _begin(self, message: Message) -> None:
+        gateway = self._gateway
+        if gateway is not None and self.can_write and FastPath.takes(message) and gateway.is_proxied(message.target):
+            self.exchange = path = FastPath(self, gateway.ctx, message)
+            path.go()
+        else:
+            self.exchange = exchange = self.HTTP_CLASS(self, message)
+            self._start(exchange, None)
+
+    def go_on(self, context: Context, way: Callable[..., Awaitable[Any]], rest: tuple[Any, ...]) -> None:
+        """From here on the request that has begun takes a task: `way(request, *rest)` is what remains to be done."""
+        self.exchange = exchange = self.HTTP_CLASS(self, context.message)
+        request = exchange.make_request(context)
+        request.route = self._gateway.router.proxy_route
+        self._start(exchange, self._gateway.finish(request, way(request, *rest)))
+
+    def _start(self, exchange: Exchange, way: Awaitable[None] | None) -> None:
         self._has_task_begun = False
         self._task = self.loop.create_task(self.connection_task(exchange, way))
         self._task.add_done_callback(self._task_ended)
@@ -130,8 +147,9 @@ class DoorProtocol(HttpProtocol):
             self._resume_reading()
         if not self.reader.queue:
             return None
-        self.exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
-        return self.exchange
+        exchange: Exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
+        self.exchange = exchange
+        return exchange
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
@@ -201,7 +219,7 @@ class DoorProtocol(HttpProtocol):
         reader = self.reader
         was_in_head = reader.in_head
         reader.feed(data)
-        if self.exchange is None and reader.queue and self._can_write.is_set():
+        if self.exchange is None and reader.queue and self.can_write:
             self.deadline = math.inf  # as restart_clock would find, for the most frequent case
         elif self.exchange is not None or reader.in_head is not was_in_head:
             self.restart_clock()
@@ -235,7 +253,7 @@ class DoorProtocol(HttpProtocol):
             self._task.cancel()
         elif self._task is not None:
             self.loop.call_soon(self._task.cancel)  # one that is cancelled before it begins would never log its request
-        elif self.exchange is not None:
+        elif isinstance(self.exchange, FastPath):
             self.exchange.cut()
 
     def _end(self) -> None:
@@ -252,7 +270,7 @@ class DoorProtocol(HttpProtocol):
             self._outbox.flush()
             reset(self.transport)
         self.abort()
-        if self._task is None and self.exchange is not None:
+        if self._task is None and isinstance(self.exchange, FastPath):
             self.exchange.cut()
 
     def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
@@ -268,11 +286,13 @@ class DoorProtocol(HttpProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.can_write = False
         self._write_left = sys.maxsize
         self.restart_clock()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.can_write = True
         self.restart_clock()
 
     def _is_being_read(self) -> bool:
@@ -307,7 +327,7 @@ class DoorProtocol(HttpProtocol):
         self.deadline = self.loop.time() + self._patience_seconds()
 
     def _patience_seconds(self) -> float:
-        if not self._can_write.is_set():
+        if not self.can_write:
             return WRITE_SECONDS
         if self.exchange is not None:
             return self._upload_patience_seconds() if self._waits_for_body(self.exchange) else math.inf
@@ -322,7 +342,7 @@ class DoorProtocol(HttpProtocol):
         left_seconds: float = self._upload_until - self.loop.time()
         return min(self._upload_idle_seconds, left_seconds)
 
-    def _waits_for_body(self, exchange: Exchange) -> bool:
+    def _waits_for_body(self, exchange: Exchange | FastPath) -> bool:
         """Whether it is the client's turn: with the pieces of this request's body, until there is an answer."""
         body = exchange.message.body
         return not (body.is_whole or exchange.has_begun or self._reading_paused)
@@ -332,9 +352,9 @@ class DoorProtocol(HttpProtocol):
         if now is None or now < self.deadline:
             return
         self.deadline = math.inf
-        if not self._can_write.is_set() and self._is_being_read():
+        if not self.can_write and self._is_being_read():
             self.deadline = now + WRITE_SECONDS
-        elif not self._can_write.is_set():
+        elif not self.can_write:
             self.reset()
         elif self._is_lingering:
             self.abort()
@@ -352,7 +372,7 @@ class DoorProtocol(HttpProtocol):
         reader = self.reader
         if self.exchange is not None or reader.queue or reader.body is not None:
             return math.inf
-        if not self._can_write.is_set():  # an answer is still being taken: nothing could end it at once
+        if not self.can_write:  # an answer is still being taken: nothing could end it at once
             return math.inf
         return math.inf if self._is_lingering else self.deadline - self._patience_seconds()
 

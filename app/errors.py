@@ -20,7 +20,7 @@ class EnvelopeErrorHandler(ErrorHandler):
     def response(self, request: Any, exception: Exception) -> ReadyResponse:
         if not request.context.request_id:  # the head was malformed: no middleware has run
             identify(request)
-        return responses.error(request, _as_ours(request, exception))
+        return responses.error(request.context, _as_ours(request, exception))
 
 
 def _as_ours(request: GatewayRequest, exception: Exception) -> GatewayError:

@@ -1,229 +1,248 @@
 """The fast path: a request that waits for nobody but Redis and one kept connection is served without a task.
 
-Steps, limiter, balancer, pool and exchange are the ones of every request; here they call back instead of being awaited.
-As soon as anything is out of the ordinary (a key that is looked up, no kept connection, a failure, an answer in pieces,
-a client that does not read), the rest is done in a task as proxy.py does it, from that very point on.
+The steps are those of every request, from the one list, and so are limiter, balancer and pool; here they call back
+instead of being awaited. As soon as anything is out of the ordinary (a key that is looked up, no kept connection, a
+failure, an answer in pieces), the rest is done in a task from that very point on (ways.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from app import proxy
+from app import responses, ways
 from app.admission import Admission
+from app.answer_writer import AnswerWriter, date_line, interim
 from app.body import NO_BODY
-from app.core.errors import BackendFailed, BackendUnavailable, InternalError
+from app.choice import choose, organization
+from app.context import Context
+from app.core.errors import BackendFailed, BackendUnavailable, GatewayError
+from app.core.model import Verdict
 from app.core.relay.balancer import Balancer
 from app.core.relay.peer import Peer
+from app.core.relay.pool import Pool
 from app.core.relay.target import Place
-from app.core.relay.upstream import Answer
+from app.message import Message
 from app.outbound import request_head
-
-if TYPE_CHECKING:
-    from app.exchange import Exchange
+from app.ready import ReadyResponse
+from app.relayed import relayed
+from app.server import REQUEST_STEPS, RESPONSE_STEPS
 
 
 class FastPath:
-    """One request under way. Ends by `door.answered`, or by `door.go_on` with what is left to do."""
+    """One request under way: what the door has in an Exchange's place. A `Passing`, as the steps know it.
 
-    __slots__ = ("_admission", "_app", "_balancer", "_began", "_exchange", "_peer", "_place", "_request", "_steps_done")
+    Ends by `door.answered`, or by `door.go_on` with the way that is left to go.
+    """
 
-    def __init__(self, exchange: Exchange, app: Any) -> None:
-        self._app = app
-        self._exchange = exchange
-        self._request = exchange.make_request()
+    __slots__ = (
+        "_admission",
+        "_attempt",
+        "_door",
+        "_pool",
+        "_steps_done",
+        "_upstream",
+        "_writer",
+        "context",
+        "message",
+    )
+
+    has_begun = False
+    """An answer is sent in one piece here."""
+
+    def __init__(self, door: Any, services: Any, message: Message) -> None:
+        self._door: Any = door
+        self.message = message
+        self.context = Context(message, door.peer_ip, services)
+        self._writer = AnswerWriter(message)
+        self._upstream: Any = services.upstream
+        self._pool: Pool = self._upstream.pool
         self._steps_done = 0
         self._admission: Admission | None = None
-        self._balancer: Balancer | None = None
-        self._place: Place | None = None
-        self._peer: Peer | None = None
-        self._began = 0.0
+        self._attempt: Attempt | None = None
 
-    @classmethod
-    def takes(cls, exchange: Exchange, app: Any) -> bool:
-        """Whether the request was begun here: it is to be proxied, and all of it has arrived."""
-        message = exchange.message
-        if message.error is not None or message.upgrade is not None or not message.body.is_whole:
-            return False
-        if not exchange.can_write or not app.is_proxied(message.target):
-            return False
-        path = cls(exchange, app)
-        exchange.fast_path = path
-        path._request.route = app.router.proxy_route
-        path._go_on()
-        return True
+    @staticmethod
+    def takes(message: Message) -> bool:
+        """Whether this way may be open to it: all of it has arrived."""
+        return message.error is None and message.upgrade is None and message.body.is_whole
 
     # --- the client's side ---
 
     def hang_up(self) -> None:
         """The client has left: what was not sent to a backend yet may still be answered without one."""
-        if self._peer is not None:
-            self.cancel()
+        if self._attempt is not None:
+            self.cut()
 
-    def cancel(self) -> None:
+    def cut(self) -> None:
         """Nobody is there any more: ends the request where it is. Its line is logged."""
-        exchange, door = self._exchange, self._exchange.connection
-        exchange.fast_path = None
         if self._admission is not None:
             self._admission.cancel()
         self._let_go()
-        exchange.abandon()
-        exchange.conclude()
-        door.answered(keep_alive=False)
+        self._writer.keep_alive = False
+        self._conclude()
 
     # --- the steps ---
 
-    def _go_on(self) -> None:
+    def go(self) -> None:
         """The request steps that are left, then the backend."""
         try:
-            steps = self._request.route.extra.request_middleware
-            while self._steps_done < len(steps):
-                step = steps[self._steps_done].func
+            while self._steps_done < len(REQUEST_STEPS):
+                step = REQUEST_STEPS[self._steps_done]
                 self._steps_done += 1
-                answer = step(self._request)
+                answer = step(self)
                 if answer is None:
                     continue
                 if isinstance(answer, Admission):
                     self._admission = answer
-                    answer.begin(self._admitted)
-                elif hasattr(answer, "__await__"):
-                    self._hand_over(self._app.go_on(self._request, self._steps_done, answer))
-                else:
+                    answer.begin(self._decided)
+                elif isinstance(answer, ReadyResponse):
                     self._answer(answer)
+                else:
+                    self._hand_over(ways.ask, answer, self._steps_done)
                 return
             self._forward()
         except Exception as error:  # noqa: BLE001 - becomes an answer, as everywhere
             self._fail(error)
 
-    def _admitted(self) -> None:
+    def _decided(self, verdict: Verdict | None) -> None:
+        """Called by the limiter."""
         admission, self._admission = self._admission, None
         if admission is None:
             return
         try:
-            refusal = admission.result()
-            if refusal is not None:
-                self._answer(refusal)
-                return
+            refusal = admission.result(verdict)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
-        else:
-            self._go_on()
-
-    def _answer(self, response: Any) -> None:
-        """With an answer of our own."""
-        if not self._exchange.can_write:
-            self._hand_over(_given(response))
             return
-        self._respond(response)
-        self._exchange.write_now(b"", end_stream=True)
+        if refusal is None:
+            self.go()
+        else:
+            self._answer(refusal)
+
+    def _answer(self, response: ReadyResponse) -> None:
+        """With an answer of our own."""
+        if not self._door.can_write:
+            self._hand_over(ways.answer, response)
+            return
+        self._stamp(response)
+        body: bytes = response.body or b""
+        lines = [*response.lines, date_line(int(time.time()))]
+        head = self._writer.own_head(
+            response.status, lines, len(body), self.context.stamp, is_draining=self._door.is_draining
+        )
+        self._door.write(head + self._writer.framed(body, is_last=True))
         self._conclude()
 
     # --- the backend ---
 
     def _forward(self) -> None:
-        request, exchange = self._request, self._exchange
-        chosen = proxy.choose(request)
-        if not isinstance(chosen, Balancer):
-            self._answer(chosen)
+        context, door = self.context, self._door
+        chosen = choose(context)
+        if isinstance(chosen, GatewayError):
+            self._answer(responses.error(context, chosen))
             return
-        if exchange.connection.is_gone:
-            self.cancel()
+        if door.is_gone:
+            self.cut()
             return
-        upstream, self._balancer, self._began = self._app.ctx.upstream, chosen, time.monotonic()
-        self._place = place = chosen.choose_calmly(self._began)
-        self._peer = peer = upstream.kept(place.target.backend) if place is not None else None
-        if place is None or peer is None:
-            self._let_go()
-            self._hand_over(proxy.proxy(request))
+        began = time.monotonic()
+        place = chosen.choose_calmly(began)
+        if place is None:
+            self._hand_over(ways.proxy)
             return
+        peer = self._pool.take(place.target.backend)
+        if peer is None:
+            place.leave()
+            self._hand_over(ways.proxy)
+            return
+        self._attempt = Attempt(chosen, place, peer, began)
         chosen.budget.note_request()
-        message, backend = request.message, place.target.backend
-        head = request_head(request, proxy.organization(request), backend)
-        data = head if message.body is NO_BODY else head + message.body.encode_rest()
-        peer.begin(message.method == b"HEAD", exchange.send_interim)
-        peer.head_deadline = self._began + upstream.deadline_seconds
+        self._send(peer, request_head(context, organization(context), place.target.backend), began)
+
+    def _send(self, peer: Peer, head: bytes, began: float) -> None:
+        body = self.message.body
+        peer.begin(self.message.method == b"HEAD", self._interim)
+        peer.head_deadline = began + self._upstream.deadline_seconds
         peer.on_arrival(self._arrived)
-        peer.write(data)
+        peer.write(head if body is NO_BODY else head + body.encode_rest())
+
+    def _interim(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        if self.message.version != "1.0":  # RFC 9110 section 15.2
+            self._door.write(interim(status, fields))
 
     def _arrived(self) -> None:
         """The backend has begun to answer, or has failed."""
-        peer = self._peer
-        if peer is None:
+        attempt = self._attempt
+        if attempt is None:
             return
-        self._request.context.backend_seconds = time.monotonic() - self._began
+        peer = attempt.peer
+        self.context.backend_seconds = time.monotonic() - attempt.began
         try:
             if not peer.has_head:
-                self._retry(peer.error or BackendUnavailable())
-            elif peer.is_complete and not peer.trailers and self._exchange.can_write:
-                self._relay(peer)
+                self._retry(attempt, peer.error or BackendUnavailable())
+            elif peer.is_complete and not peer.trailers and self._door.can_write:
+                self._relay(attempt, peer)
             else:
-                answer = self._take_answer(peer)
-                self._hand_over(proxy.relay(self._request, answer))
+                self._attempt = None
+                self._hand_over(ways.go_on_relaying, peer, attempt.place)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
-    def _take_answer(self, peer: Peer) -> Answer:
-        answer = Answer(peer, self._app.ctx.upstream, None)
-        answer.place, self._peer, self._place = self._place, None, None
-        return answer
-
-    def _relay(self, peer: Peer) -> None:
+    def _relay(self, attempt: Attempt, peer: Peer) -> None:
         """The whole answer at once."""
-        self._respond(proxy.relayed(peer))
-        self._exchange.write_now(peer.take(), end_stream=True)
-        self._app.ctx.upstream.release(peer, reusable=True)
-        if self._place is not None:
-            self._place.leave(is_whole=True)
+        head = relayed(peer.status, peer.reason, peer.fields, peer.framed_by)
+        self._stamp(head)
+        data = self._writer.relayed_head(head, self.context.stamp, is_draining=self._door.is_draining)
+        self._door.write(data + self._writer.framed(peer.take(), is_last=True))
+        self._attempt = None
+        self._pool.release(peer, reusable=True)
+        attempt.place.leave(is_whole=True)
         self._conclude()
 
-    def _retry(self, error: Exception) -> None:
+    def _retry(self, attempt: Attempt, error: Exception) -> None:
         """The first attempt came to nothing."""
-        request, place, peer, balancer = self._request, self._place, self._peer, self._balancer
-        if place is None or peer is None or balancer is None:
-            raise InternalError("no attempt has failed")
-        self._app.ctx.upstream.give_up(peer, error)
-        self._peer = self._place = None
+        self._attempt = None
+        self._pool.give_up(attempt.peer, error, is_kept=True)
         if isinstance(error, BackendFailed):
-            self._hand_over(proxy.proxy_again(request, balancer, self._began, place, error))
+            self._hand_over(ways.try_again, attempt.balancer, attempt.began, attempt.place, error)
         else:
-            place.leave()
+            attempt.place.leave()
             self._fail(error)
 
     # --- the end ---
 
-    def _respond(self, response: Any) -> None:
-        """Through the response steps."""
-        request = self._request
-        request.begin_response(response)
-        for step in request.route.extra.response_middleware:
-            step.func(request, response)
+    def _stamp(self, response: object) -> None:
+        """The response steps."""
+        for step in RESPONSE_STEPS:
+            step(self, response)
 
     def _conclude(self) -> None:
-        self._exchange.connection.answered(keep_alive=self._exchange.conclude())
+        writer = self._writer
+        self.context.log(writer.status, writer.body_bytes)
+        self._door.answered(keep_alive=writer.keep_alive)
 
     def _fail(self, error: Exception) -> None:
         self._let_go()
-        self._hand_over(_raised(error))
+        self._hand_over(ways.fail, error)
 
-    def _hand_over(self, way: Awaitable[Any]) -> None:
-        """The rest in a task. `way` gives or raises what the handler would."""
-        self._exchange.fast_path = None
-        self._exchange.connection.go_on(self._exchange, self._app.finish(self._request, way))
+    def _hand_over(self, way: Any, *rest: Any) -> None:
+        """The rest in a task: `way(request, *rest)` returns or raises what Sanic's handler would."""
+        self._door.go_on(self.context, way, rest)
 
     def _let_go(self) -> None:
         """Of what is held at a backend."""
-        peer, place, self._peer, self._place = self._peer, self._place, None, None
-        if peer is not None:
-            self._app.ctx.upstream.release(peer, reusable=False)
-        if place is not None:
-            place.leave()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._pool.release(attempt.peer, reusable=False)
+            attempt.place.leave()
 
 
-async def _given(response: Any) -> Any:
-    return response
+class Attempt:
+    """What is held while a backend has the request."""
 
+    __slots__ = ("balancer", "began", "peer", "place")
 
-async def _raised(error: Exception) -> None:
-    raise error
+    def __init__(self, balancer: Balancer, place: Place, peer: Peer, began: float) -> None:
+        self.balancer = balancer
+        self.place = place
+        self.peer = peer
+        self.began = began

@@ -1,110 +1,114 @@
 """The steps of every request, each a few lines over the core; their order stands in server.py.
 
-A step returns None to go on, or the answer that ends the request.
+A step returns None to go on, the answer that ends the request, or a question whose answer has to be waited for: whoever
+runs the steps waits, and takes what the question's `result` makes of it for the step's own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Final
-
-from sanic.response import BaseHTTPResponse
+from typing import Any, Final
 
 from app import responses
 from app.admission import Admission
+from app.context import Context, Passing
 from app.core.errors import MalformedCredential, MissingCredential, TooManyFailedKeys, UnknownKey
 from app.core.keys import credential
 from app.core.keys.keyring import UNKNOWN, Found
 from app.core.limits import announce
 from app.core.process.request_id import new_request_id
 from app.core.relay import headers
+from app.look_up import look_up
 from app.ready import ReadyResponse, RelayedResponse
-from app.request import GatewayRequest
+from app.relayed import Relayed
 
 _BELIEVABLE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-def identify(request: GatewayRequest) -> None:
+class KeyQuestion:
+    """Whose a key is that memory does not hold."""
+
+    __slots__ = ("_context", "_key")
+
+    def __init__(self, context: Context, key: bytes) -> None:
+        self._context = context
+        self._key = key
+
+    def answer(self) -> Awaitable[Found | TooManyFailedKeys]:
+        """What is to be awaited. Raises AuthenticationUnavailable."""
+        return look_up(self._context, self._key)
+
+    def result(self, found: Found | TooManyFailedKeys) -> ReadyResponse | None:
+        """What the step makes of it."""
+        return _judge(self._context, found)
+
+
+def identify(request: Passing) -> None:
     """Names the request and its client. Only a trusted proxy is believed (TRUSTED_PROXIES)."""
-    ctx = request.context
-    ctx.client_ip = peer = request.peer_ip
-    if request.app.ctx.settings.trusted_proxies.trusts(peer):
-        _believe(request, peer)
-    if not ctx.request_id:
-        ctx.request_id = new_request_id()
+    context = request.context
+    context.client_ip = peer = context.peer_ip
+    if context.services.settings.trusted_proxies.trusts(peer):
+        _believe(context, peer)
+    if not context.request_id:
+        context.request_id = new_request_id()
 
 
-def _believe(request: GatewayRequest, peer: str) -> None:
-    ctx, fields = request.context, request.message.fields
-    ctx.forwarded_for = [value.decode("latin-1") for value in headers.values(fields, b"x-forwarded-for")]
-    ctx.client_ip = request.app.ctx.settings.trusted_proxies.client(peer, ctx.forwarded_for)
+def _believe(context: Context, peer: str) -> None:
+    fields = context.message.fields
+    context.forwarded_for = [value.decode("latin-1") for value in headers.values(fields, b"x-forwarded-for")]
+    context.client_ip = context.services.settings.trusted_proxies.client(peer, context.forwarded_for)
     hosts = headers.values(fields, b"x-forwarded-host")
-    ctx.forwarded_host = hosts[-1] if hosts else None
+    context.forwarded_host = hosts[-1] if hosts else None
     if headers.values(fields, b"x-forwarded-proto")[-1:] == [b"https"]:
-        ctx.scheme = "https"
+        context.scheme = "https"
     given = headers.values(fields, b"x-request-id")
     if len(given) == 1 and _BELIEVABLE_ID.fullmatch(given[0]):
-        ctx.request_id = given[0].decode()
+        context.request_id = given[0].decode()
 
 
-def authenticate(request: GatewayRequest) -> ReadyResponse | Awaitable[ReadyResponse | None] | None:
-    """Whose key it is, and whether it may be used now. Raises AuthenticationUnavailable."""
-    if request.route is None or request.route.ctx.is_public:
+def authenticate(request: Passing) -> ReadyResponse | KeyQuestion | None:
+    """Whose key it is, and whether it may be used now."""
+    context = request.context
+    if context.is_public:
         return None
-    given = request.message.credentials
+    given = context.message.credentials
     if not given:
-        return responses.error(request, MissingCredential())
+        return responses.error(context, MissingCredential())
     scheme, _, key = given[0].partition(b" ")
     key = key.strip(b" ")
     if len(given) != 1 or scheme.lower() != b"bearer" or not key or b" " in key:
-        return responses.error(request, MalformedCredential())
-    found = request.app.ctx.ring.find(key)
-    return _judge(request, found) if found is not None else _look_up_and_judge(request, key)
+        return responses.error(context, MalformedCredential())
+    found: Found | None = context.services.ring.find(key)
+    return _judge(context, found) if found is not None else KeyQuestion(context, key)
 
 
-def _judge(request: GatewayRequest, found: Found | TooManyFailedKeys) -> ReadyResponse | None:
+def _judge(context: Context, found: Found | TooManyFailedKeys) -> ReadyResponse | None:
     if isinstance(found, TooManyFailedKeys):
-        return responses.error(request, found)
+        return responses.error(context, found)
     if found is UNKNOWN:
-        return responses.error(request, UnknownKey())
-    request.context.credential = found
-    refusal = credential.refusal(found, request.context.started_at)
-    return responses.error(request, refusal) if refusal else None
+        return responses.error(context, UnknownKey())
+    context.credential = found
+    refusal = credential.refusal(found, context.started_at)
+    return responses.error(context, refusal) if refusal is not None else None
 
 
-async def _look_up_and_judge(request: GatewayRequest, key: bytes) -> ReadyResponse | None:
-    return _judge(request, await _look_up(request, key))
-
-
-async def _look_up(request: GatewayRequest, key: bytes) -> Found | TooManyFailedKeys:
-    """Beyond memory, unless too many wrong keys came from this address: then the database is not asked."""
-    ring, failed_keys, address = request.app.ctx.ring, request.app.ctx.failed_keys, request.context.client_ip
-    wait_seconds = failed_keys.wait_seconds(address)
-    if wait_seconds and not ring.has_met(key):
-        return TooManyFailedKeys(wait_seconds)
-    is_repeated = ring.is_reading(key)
-    found: Found = await ring.fetch(key)
-    if found is UNKNOWN and not is_repeated:
-        failed_keys.note(address)
-    return found
-
-
-def admit(request: GatewayRequest) -> ReadyResponse | Admission | None:
+def admit(request: Passing) -> ReadyResponse | Admission | None:
     """Whether the organization has a request left. Raises LimiterUnavailable (RATE_LIMIT_FALLBACK=closed)."""
-    found = request.context.credential
-    if found is None:
+    context = request.context
+    if context.credential is None:
         return None
-    admission = Admission(request, found)
-    return admission if admission.verdict is None else admission.result()
+    admission = Admission(context, context.credential)
+    return admission if admission.verdict is None else admission.result(admission.verdict)
 
 
-def stamp(request: GatewayRequest, response: BaseHTTPResponse) -> None:
+def stamp(request: Passing, response: Any) -> None:
     """What every answer carries: the request's id, and the limits of a known organization."""
-    ctx = request.context
-    lines = b"X-Request-ID: %b\r\n" % ctx.request_id.encode()
-    if ctx.verdict is not None:
-        lines += announce.fields(ctx.verdict, request.app.ctx.settings.rate_limit_ietf_headers)
-        if isinstance(response, RelayedResponse) and response.is_shared_across_origins:
+    context = request.context
+    lines = b"X-Request-ID: %b\r\n" % context.request_id.encode()
+    if context.verdict is not None:
+        lines += announce.fields(context.verdict, context.services.settings.rate_limit_ietf_headers)
+        head = response.head if isinstance(response, RelayedResponse) else response
+        if isinstance(head, Relayed) and head.is_shared_across_origins:
             lines += announce.EXPOSE
-    request.exchange.stamp = lines
+    context.stamp = lines

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from app.context import Context
 from app.core.model import Backend, Organization
 from app.core.relay import headers, routing, upgrade
 from app.message import Message
-from app.request import GatewayRequest
 
 
-def request_head(request: GatewayRequest, organization: Organization, backend: Backend) -> bytes:
+def request_head(context: Context, organization: Organization, backend: Backend) -> bytes:
     """The request line and fields for `backend`, up to and with the empty line."""
-    message, ctx = request.message, request.context
+    message = context.message
     ours = (
-        f"X-Request-ID: {ctx.request_id}\r\n"
+        f"X-Request-ID: {context.request_id}\r\n"
         f"X-Organization-ID: {organization.id}\r\nX-Plan-Tier: {organization.tier}\r\n"
-        f"X-Forwarded-For: {_forwarded_for(request)}\r\nX-Forwarded-Proto: {ctx.scheme}\r\n"
+        f"X-Forwarded-For: {_forwarded_for(context)}\r\nX-Forwarded-Proto: {context.scheme}\r\n"
     )
     return b"".join(
         (
@@ -23,7 +23,7 @@ def request_head(request: GatewayRequest, organization: Organization, backend: B
             b"\r\n",
             _onward(message),
             ours.encode("latin-1"),
-            b"X-Forwarded-Host: %b\r\n" % host if (host := ctx.forwarded_host or message.host) else b"",
+            b"X-Forwarded-Host: %b\r\n" % host if (host := context.forwarded_host or message.host) else b"",
             _framing(message),
             b"" if message.upgrade is None else upgrade.lines(message.upgrade),
             b"\r\n",
@@ -38,10 +38,10 @@ def _onward(message: Message) -> bytes:
     return message.onward
 
 
-def _forwarded_for(request: GatewayRequest) -> str:
+def _forwarded_for(context: Context) -> str:
     """The chain as a trusted proxy gave it, and the address that speaks to us; the latter alone from anyone else."""
-    peer = request.peer_ip or "unknown"
-    return ", ".join((*request.context.forwarded_for, peer))
+    peer = context.peer_ip or "unknown"
+    return ", ".join((*context.forwarded_for, peer)) if context.forwarded_for else peer
 
 
 def _framing(message: Message) -> bytes:

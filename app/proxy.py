@@ -12,50 +12,33 @@ from loguru import logger
 
 from app import responses
 from app.body import NO_BODY, ClientGone
-from app.core.errors import BackendFailed, GatewayError, InternalError
-from app.core.model import Organization
+from app.choice import choose, organization
+from app.core.errors import BackendFailed, GatewayError
 from app.core.relay import headers
 from app.core.relay.balancer import Balancer
 from app.core.relay.delivery import Delivery
-from app.core.relay.peer import SWITCHING, Peer
+from app.core.relay.peer import SWITCHING
 from app.core.relay.target import Place
 from app.core.relay.upstream import Answer
 from app.outbound import request_head
 from app.ready import ReadyResponse, RelayedResponse
+from app.relayed import relayed
 from app.request import GatewayRequest
 from app.switch import switch
 
 
 async def proxy(request: GatewayRequest) -> ReadyResponse | None:
     """Answers with what the backend answers. Raises what Delivery raises, and the body's own failure."""
-    chosen = choose(request)
-    if isinstance(chosen, ReadyResponse):
-        return chosen
+    chosen = choose(request.context)
+    if isinstance(chosen, GatewayError):
+        return responses.error(request.context, chosen)
     request.exchange.depend_on_client()
     began = time.monotonic()
     await _deliver(request, began, _delivery(request, chosen, began).run())
     return None
 
 
-def choose(request: GatewayRequest) -> Balancer | ReadyResponse:
-    """The service that the request is for, or why it is not passed on."""
-    services, context, body = request.app.ctx, request.context, request.message.body
-    chosen: Balancer | GatewayError = services.router.choose(request.raw_url)
-    if isinstance(chosen, GatewayError):
-        return responses.error(request, chosen)
-    context.service = chosen.name
-    too_large = body.limit(services.settings.request_bytes_max) if body is not NO_BODY else None
-    return chosen if too_large is None else responses.error(request, too_large)
-
-
-def organization(request: GatewayRequest) -> Organization:
-    """For whom the backend works."""
-    if request.context.credential is None:
-        raise InternalError("proxy before authenticate")
-    return request.context.credential.organization
-
-
-async def proxy_again(
+async def retry(
     request: GatewayRequest, balancer: Balancer, began: float, place: Place, failure: BackendFailed
 ) -> None:
     """After a first attempt that was begun at `began` without a task and has failed. Raises as `proxy` does."""
@@ -72,7 +55,7 @@ def _delivery(request: GatewayRequest, balancer: Balancer, began: float) -> Deli
     return Delivery(
         services.upstream,
         balancer,
-        partial(request_head, request, organization(request)),
+        partial(request_head, request.context, organization(request.context)),
         began,
         message.method,
         None if message.body is NO_BODY else message.body,
@@ -104,23 +87,17 @@ async def relay(request: GatewayRequest, answer: Answer) -> None:
         await answer.close()
 
 
-def relayed(answer: Answer | Peer) -> RelayedResponse:
-    """The backend's head as the client gets it."""
-    fields = headers.to_client(answer.fields, has_length=answer.status != 204)
-    is_shared = headers.has_name(answer.fields, b"access-control-allow-origin")
-    return RelayedResponse(answer.status, answer.reason, fields, answer.framed_by, is_shared)
-
-
 async def _relay(request: GatewayRequest, answer: Answer) -> None:
     """Head and body to the client. Once the head is out, a failure can only be shown by ending the connection."""
     exchange = request.exchange
-    await request.respond(relayed(answer))
+    head = relayed(answer.status, answer.reason, answer.fields, answer.framed_by)
+    await request.respond(RelayedResponse(head))
     try:
         while not answer.is_complete:
             await exchange.write(answer.take())
             await answer.more()
         if answer.trailers:
-            exchange.trailers = headers.trailers(answer.trailers)
+            exchange.writer.trailers = headers.trailers(answer.trailers)
         await exchange.write(answer.take(), end_stream=True)
     except (GatewayError, ClientGone) as error:
         log = logger.bind(request_id=request.context.request_id, service=request.context.service)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from sanic import HTTPResponse
 
-Mode = Literal["length", "chunked", "close", "none"]
+from app.relayed import Relayed
 
 
 class ReadyResponse(HTTPResponse):
@@ -24,15 +22,10 @@ class ReadyResponse(HTTPResponse):
 
 
 class RelayedResponse(ReadyResponse):
-    """A backend's answer, whose body comes piece by piece; `framed_by` says how that ends.
+    """A backend's answer, whose body comes piece by piece."""
 
-    `is_shared_across_origins`: a browser's script of another origin may read it (Fetch standard, CORS protocol).
-    """
+    __slots__ = ("head",)
 
-    __slots__ = ("framed_by", "is_shared_across_origins", "reason")
-
-    def __init__(self, status: int, reason: bytes, lines: list[bytes], framed_by: Mode, is_shared: bool) -> None:
-        super().__init__(status, lines, None)
-        self.is_shared_across_origins = is_shared
-        self.reason = reason
-        self.framed_by = framed_by
+    def __init__(self, head: Relayed) -> None:
+        super().__init__(head.status, head.lines, None)
+        self.head = head

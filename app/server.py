@@ -10,9 +10,10 @@ from sanic import Sanic
 from sanic.router import Router
 
 from app import health
+from app.admission import Admission
 from app.core.process.settings import GatewaySettings
 from app.errors import EnvelopeErrorHandler
-from app.middleware import admit, authenticate, identify, stamp
+from app.middleware import KeyQuestion, admit, authenticate, identify, stamp
 from app.proxy import proxy
 from app.request import GatewayRequest
 from app.services import Services
@@ -55,20 +56,21 @@ class GatewayApp(Sanic[Any, Any]):
         """Route, request middleware, handler, response middleware, answer. What is raised becomes an answer too."""
         await self.finish(request, self.go_on(request))
 
-    async def go_on(self, request: GatewayRequest, steps_done: int = 0, pending: Awaitable[Any] | None = None) -> Any:
-        """The middleware after the first `steps_done`, and the handler; `pending`: what the last of those waits for.
+    async def go_on(
+        self, request: GatewayRequest, steps_done: int = 0, question: KeyQuestion | Admission | None = None
+    ) -> Any:
+        """The middleware after the first `steps_done`, and the handler; `question`: what the last of those had to ask.
 
         Returns the response, or None when the handler has sent it already.
         """
         if request.route is None:
             request.route, _, _ = self.router.get(request.path, request.method, None)
-        response = None if pending is None else await pending
+            request.context.is_public = getattr(request.route.ctx, "is_public", False)
+        response = None if question is None else await _answered(question)
         for step in [*request.route.extra.request_middleware][steps_done:]:
             if response is not None:
                 return response
-            response = step.func(request)
-            if hasattr(response, "__await__"):
-                response = await response
+            response = await _answered(step.func(request))
         return await self._handle(request) if response is None else response
 
     async def _handle(self, request: GatewayRequest) -> Any:
@@ -94,12 +96,22 @@ class GatewayApp(Sanic[Any, Any]):
 
     @property
     def has_fast_path(self) -> bool:
-        """Whether nobody has added response middleware of another kind than ours, which neither waits nor replaces."""
-        return [step.func for step in self.router.proxy_route.extra.response_middleware] == RESPONSE_STEPS
+        """Whether nobody has added middleware, which may do anything."""
+        extra = self.router.proxy_route.extra
+        steps = [[step.func for step in each] for each in (extra.request_middleware, extra.response_middleware)]
+        return steps == [REQUEST_STEPS, RESPONSE_STEPS]
 
     @staticmethod
     def is_proxied(target: bytes) -> bool:
         return target.partition(b"?")[0] not in PUBLIC_TARGETS
+
+
+async def _answered(step: Any) -> Any:
+    """What a step returned, once it is known: middleware of ours asks, middleware of others may be a coroutine."""
+    if isinstance(step, KeyQuestion | Admission):
+        answer: Any = await step.answer()
+        return step.result(answer)
+    return await step if hasattr(step, "__await__") else step
 
 
 def create_app(settings: GatewaySettings, write: Callable[[bytes], None], name: str = "gateway") -> Sanic[Any, Any]:

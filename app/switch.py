@@ -8,6 +8,7 @@ from app.core.relay import headers, upgrade
 from app.core.relay.tunnel import Tunnel
 from app.core.relay.upstream import Answer
 from app.ready import RelayedResponse
+from app.relayed import Relayed
 from app.request import GatewayRequest
 from app.tunnels import Tunnels
 
@@ -28,7 +29,7 @@ async def switch(request: GatewayRequest, answer: Answer) -> None:
     )
     backend = answer.hand_over(tunnel.backend)
     lines = [*headers.to_client(answer.fields, has_length=False), upgrade.lines(protocol)]
-    await _answer(request, RelayedResponse(answer.status, answer.reason, lines, "none", is_shared=False))
+    await _answer(request, Relayed(answer.status, answer.reason, lines, "none", is_shared_across_origins=False))
     tunnel.join(door.hand_over(tunnel.client), backend)  # nothing has waited since the backend's hand_over
     tunnels: Tunnels = request.app.ctx.tunnels
     tunnels.add(tunnel, _key(request), request.context.request_id)
@@ -36,14 +37,14 @@ async def switch(request: GatewayRequest, answer: Answer) -> None:
         await tunnel.ended.wait()
     finally:
         tunnels.discard(tunnel)
-        exchange.body_bytes = tunnel.client.sent_bytes
+        exchange.writer.body_bytes = tunnel.client.sent_bytes
         tunnel.abort()  # for who was cut; what has ended stays as it is
 
 
-async def _answer(request: GatewayRequest, response: RelayedResponse) -> None:
+async def _answer(request: GatewayRequest, head: Relayed) -> None:
     """Through the steps that every answer takes: it carries the request's id and the limits."""
-    await request.respond(response)
-    request.exchange.switch_protocols(response)
+    await request.respond(RelayedResponse(head))
+    request.exchange.switch_protocols(head)
 
 
 def _key(request: GatewayRequest) -> bytes:

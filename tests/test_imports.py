@@ -26,7 +26,7 @@ PURE = frozenset(
 FAMILIES = (
     frozenset({"process.output"}),
     frozenset({"process.telemetry"}),
-    frozenset({"relay.upstream", "relay.peer", "relay.outbox"}),
+    frozenset({"relay.upstream", "relay.peer", "relay.outbox", "relay.pool"}),
     frozenset({"relay.tunnel", "relay.reset"}),
     frozenset({"relay.upstream", "relay.peer", "relay.delivery"}),
     frozenset({"relay.probes"}),
@@ -86,7 +86,7 @@ def waits(path: Path) -> bool:
 
 
 def is_wired(path: Path) -> bool:
-    return waits(path) or bool(top_level(path) & OUTSIDE)
+    return waits(path) or bool(top_level(path) & OUTSIDE) or name_in_core(path) == "relay.pool"  # a pool of peers
 
 
 def family(module: str) -> frozenset[str]:

@@ -160,6 +160,6 @@ async def test_a_connection_that_speaks_unasked_is_not_used(upstream: Upstream) 
         assert await whole(await upstream.send(at(backend), GET)) == b"ok"
         backend.script = raw.answer_ok
         speak.set()
-        await eventually(lambda: not any(peer.is_usable for peer in upstream._idle[at(backend)]))
+        await eventually(lambda: not any(peer.is_usable for peer in upstream.pool.idle[at(backend)]))
         assert await whole(await upstream.send(at(backend), GET)) == b"ok"
         assert backend.accepted == 2

@@ -23,9 +23,16 @@ STAMP: Final = "sources.sha256"
 GROUP: Final = "saas_gateway"
 SUFFIX: Final = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 MODULES: Final = (
+    "app.admission",
+    "app.answer_writer",
+    "app.choice",
+    "app.context",
+    "app.fast_path",
     "app.message",
+    "app.middleware",
     "app.outbound",
     "app.reader",
+    "app.relayed",
     "app.responses",
     "app.core.keys.credential",
     "app.core.keys.keytable",
@@ -38,6 +45,7 @@ MODULES: Final = (
     "app.core.relay.headers",
     "app.core.relay.outbox",
     "app.core.relay.peer",
+    "app.core.relay.pool",
     "app.core.relay.retry_budget",
     "app.core.relay.routing",
     "app.core.relay.standing",

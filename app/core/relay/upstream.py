@@ -11,18 +11,16 @@ import contextlib
 import math
 import ssl
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, Protocol, Self, cast
 
-from app.core.errors import BackendFailed, BackendTimedOut, BackendUnavailable
+from app.core.errors import BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
 from app.core.relay.outbox import Outbox
 from app.core.relay.peer import SWITCHING, Interim, Peer
+from app.core.relay.pool import Pool
 from app.core.relay.target import Place
 
-IDLE_CONNECTIONS_MAX: Final = 256
-IDLE_SECONDS_MAX: Final = 55.0
 SWEEP_SECONDS_MAX: Final = 0.5
 SWEEP_SECONDS_MIN: Final = 0.02
 
@@ -46,7 +44,7 @@ class Answer:
 
     __slots__ = ("_peer", "_pool", "_pump", "fields", "framed_by", "place", "reason", "status")
 
-    def __init__(self, peer: Peer, pool: Upstream, pump: asyncio.Task[None] | None) -> None:
+    def __init__(self, peer: Peer, pool: Pool, pump: asyncio.Task[None] | None) -> None:
         self._peer = peer
         self._pool = pool
         self._pump = pump
@@ -131,8 +129,7 @@ class Upstream:
         self._sweep_seconds = min(SWEEP_SECONDS_MAX, max(SWEEP_SECONDS_MIN, min(idle_seconds, deadline_seconds) / 10))
         self._tls = tls
         self._outbox = outbox or Outbox(asyncio.get_running_loop())
-        self._idle: defaultdict[Backend, list[Peer]] = defaultdict(list)
-        self._busy: set[Peer] = set()
+        self.pool = Pool(clock)
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -142,22 +139,16 @@ class Upstream:
     async def __aexit__(self, *_: object) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for peer in self._busy:
-            peer.fail(BackendUnavailable())  # somebody waits for it
-        for idle in self._idle.values():
-            for peer in idle:
-                peer.abort()
-        self._idle.clear()
-        self._busy.clear()
+        self.pool.close()
 
     @property
     def busy_count(self) -> int:
         """Requests under way at backends."""
-        return len(self._busy)
+        return self.pool.busy_count
 
     @property
     def idle_count(self) -> int:
-        return sum(len(idle) for idle in self._idle.values())
+        return self.pool.idle_count
 
     async def send(
         self,
@@ -181,11 +172,11 @@ class Upstream:
         later failures are raised, with how far the request had come.
         Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
         """
-        peer = None if fresh else self._idle_peer(backend)
+        peer = None if fresh else self.pool.take(backend)
         is_kept = peer is not None
         if peer is None:
             peer = await self._connect(backend, until)
-        self._busy.add(peer)
+            self.pool.add(peer)
         pump: asyncio.Task[None] | None = None
         try:
             peer.begin(head_only, on_interim, protocol)
@@ -197,27 +188,13 @@ class Upstream:
                 pump = asyncio.create_task(self._pump(peer, body, until - self.clock()))
             while not peer.has_head:
                 await peer.arrival()
-            return Answer(peer, self, pump)
+            return Answer(peer, self.pool, pump)
         except BaseException as error:
-            self.give_up(peer, error, is_kept=is_kept)
+            self.pool.give_up(peer, error, is_kept=is_kept)
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
             raise
-
-    def kept(self, backend: Backend) -> Peer | None:
-        """A connection to `backend` that can carry a request at once, taken: to be released or given up."""
-        peer = self._idle_peer(backend)
-        if peer is not None:
-            self._busy.add(peer)
-        return peer
-
-    def give_up(self, peer: Peer, error: BaseException, *, is_kept: bool = True) -> None:
-        """Ends a request before the head of its answer: `error` is told how far it had come."""
-        if isinstance(error, BackendFailed):
-            error.progress = "answering" if peer.has_answered else "unanswered"
-            error.was_kept = is_kept
-        self.release(peer, reusable=False)
 
     async def _pump(self, peer: Peer, body: Outgoing, head_seconds: float) -> None:
         """Carries the client's body. When the client fails, so does the request, at once."""
@@ -236,20 +213,10 @@ class Upstream:
             peer.fail(error)
             raise
 
-    def _idle_peer(self, backend: Backend) -> Peer | None:
-        """The connection used last: the likeliest to be alive. Closed ones are forgotten."""
-        idle = self._idle[backend]
-        while idle:
-            peer = idle.pop()
-            if peer.is_usable:
-                return peer
-        return None
-
     async def _connect(self, backend: Backend, until: float) -> Peer:
         loop = asyncio.get_running_loop()
         secure = backend.scheme == "https"
-        if idle := self._idle[backend]:
-            idle.pop(0).abort()  # a fresh one takes its room: there are never more than requests were at once
+        self.pool.make_room(backend)
         try:
             async with asyncio.timeout(min(self.connect_seconds, until - self.clock())):
                 _, peer = await loop.create_connection(
@@ -271,27 +238,8 @@ class Upstream:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    def release(self, peer: Peer, *, reusable: bool) -> None:
-        """Called once a request, by whoever ends it."""
-        if peer not in self._busy:
-            return
-        self._busy.discard(peer)
-        idle = self._idle[peer.backend]
-        if reusable and peer.end() and len(idle) < IDLE_CONNECTIONS_MAX:
-            peer.deadline = self.clock() + IDLE_SECONDS_MAX
-            idle.append(peer)
-        else:
-            peer.abort()
-
     async def _sweep(self) -> None:
         """Looks at every deadline, often enough for the shortest time-out to be kept within a tenth."""
         while True:
             await asyncio.sleep(self._sweep_seconds)
-            now = self.clock()
-            for peer in [peer for peer in self._busy if peer.is_overdue(now)]:
-                peer.fail(BackendTimedOut())
-            for backend, idle in self._idle.items():
-                kept = [peer for peer in idle if peer.is_usable and peer.deadline > now]
-                for peer in set(idle).difference(kept):
-                    peer.abort()
-                self._idle[backend] = kept
+            self.pool.sweep()
