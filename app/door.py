@@ -23,7 +23,7 @@ from app.core.errors import GatewayError, RequestTimedOut, TooManyConnections
 from app.core.relay.outbox import Outbox
 from app.core.relay.reset import reset
 from app.exchange import Exchange
-from app.fast_path import FastPath
+from app.fast_path import FastPath, takes
 from app.message import Message
 from app.reader import Reader
 
@@ -95,9 +95,8 @@ class DoorProtocol(HttpProtocol):
             self._is_serving = False
 
     def _begin(self, message: Message) -> None:
-        gateway = self._gateway
-        if gateway is not None and self.can_write and FastPath.takes(message) and gateway.is_proxied(message.target):
-            self.exchange = path = FastPath(self, gateway.ctx, message)
+        if self._gateway is not None and self.can_write and takes(message):
+            self.exchange = path = FastPath(self, self._gateway.ctx, message)
             path.go()
         else:
             self.exchange = exchange = self.HTTP_CLASS(self, message)
@@ -169,10 +168,15 @@ class DoorProtocol(HttpProtocol):
         if self._is_over:
             self.close()
             return
-        self.restart_clock()
         if self.reader.queue:
+            self.restart_clock()
             self._serve()
+            return
+        if self.can_write and not self.reader.in_head:
+            self.deadline = self.loop.time() + IDLE_SECONDS  # as restart_clock would find, for the most frequent case
         else:
+            self.restart_clock()
+        if self._reading_paused:
             self._resume_reading()  # which serves what was held
 
     async def _drained(self, body: Body) -> bool:

@@ -26,7 +26,14 @@ from app.message import Message
 from app.outbound import request_head
 from app.ready import ReadyResponse
 from app.relayed import relayed
-from app.server import REQUEST_STEPS, RESPONSE_STEPS
+from app.server import PUBLIC_TARGETS, REQUEST_STEPS, RESPONSE_STEPS
+
+
+def takes(message: Message) -> bool:
+    """Whether the fast path may be open to a request: all of it has arrived, and it is to be proxied."""
+    if message.error is not None or message.upgrade is not None or not message.body.is_whole:
+        return False
+    return message.target.partition(b"?")[0] not in PUBLIC_TARGETS
 
 
 class FastPath:
@@ -60,11 +67,6 @@ class FastPath:
         self._steps_done = 0
         self._admission: Admission | None = None
         self._attempt: Attempt | None = None
-
-    @staticmethod
-    def takes(message: Message) -> bool:
-        """Whether this way may be open to it: all of it has arrived."""
-        return message.error is None and message.upgrade is None and message.body.is_whole
 
     # --- the client's side ---
 

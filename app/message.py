@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from app.body import NO_BODY, Body
 from app.core.errors import GatewayError, MalformedRequest, TargetTooLong
+from app.core.model import Backend, Organization
 from app.core.relay import headers
 
 Fields = list[tuple[bytes, bytes]]
@@ -33,16 +34,29 @@ NO_TUNNELS: Final = "CONNECT is not supported"
 TARGET_EXPECTED: Final = "malformed request target, expected a path that starts with '/'"
 
 
+class Onward:
+    """What an organization's request with these fields, on this connection, says to `backend` around its id."""
+
+    __slots__ = ("after_id", "backend", "before_id", "organization")
+
+    def __init__(self, organization: Organization, backend: Backend, before_id: bytes, after_id: bytes) -> None:
+        self.organization = organization
+        self.backend = backend
+        self.before_id = before_id
+        self.after_id = after_id
+
+
 class Message:
     """One request head. `error` is set instead of everything else that could not be read.
 
-    `onward`: its fields as a backend gets them, once somebody has asked (outbound.py).
+    `onward`: its fields as a backend gets them, once one has been chosen (outbound.py). `digest`: its key's, likewise.
     `upgrade`: the protocol that it asks to switch to, where that may be passed on.
     """
 
     __slots__ = (
         "body",
         "credentials",
+        "digest",
         "error",
         "fields",
         "has_expectation",
@@ -68,7 +82,8 @@ class Message:
         self.body: Body = NO_BODY
         self.upgrade: bytes | None = None
         self.error: GatewayError | None = None
-        self.onward: bytes | None = None
+        self.onward: Onward | None = None
+        self.digest: bytes | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -83,6 +98,7 @@ class Message:
         self.host = earlier.host
         self.credentials = earlier.credentials
         self.onward = earlier.onward
+        self.digest = earlier.digest
         self.keep_alive = True
 
     def read_line(self, data: bytes, end: int) -> GatewayError | None:

@@ -13,13 +13,14 @@ from typing import Any, Final
 from app import responses
 from app.admission import Admission
 from app.context import Context, Passing
-from app.core.errors import MalformedCredential, MissingCredential, TooManyFailedKeys, UnknownKey
+from app.core.errors import MalformedCredential, MissingCredential, TooManyFailedKeys, Unauthenticated, UnknownKey
 from app.core.keys import credential
 from app.core.keys.keyring import UNKNOWN, Found
 from app.core.limits import announce
 from app.core.process.request_id import new_request_id
 from app.core.relay import headers
 from app.look_up import look_up
+from app.message import Message
 from app.ready import ReadyResponse, RelayedResponse
 from app.relayed import Relayed
 
@@ -29,15 +30,15 @@ _BELIEVABLE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 class KeyQuestion:
     """Whose a key is that memory does not hold."""
 
-    __slots__ = ("_context", "_key")
+    __slots__ = ("_context",)
 
-    def __init__(self, context: Context, key: bytes) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._key = key
 
     def answer(self) -> Awaitable[Found | TooManyFailedKeys]:
         """What is to be awaited. Raises AuthenticationUnavailable."""
-        return look_up(self._context, self._key)
+        key = _bearer(self._context.message)
+        return look_up(self._context, key if isinstance(key, bytes) else b"")
 
     def result(self, found: Found | TooManyFailedKeys) -> ReadyResponse | None:
         """What the step makes of it."""
@@ -72,15 +73,26 @@ def authenticate(request: Passing) -> ReadyResponse | KeyQuestion | None:
     context = request.context
     if context.is_public:
         return None
-    given = context.message.credentials
+    message = context.message
+    if message.digest is None:
+        key = _bearer(message)
+        if isinstance(key, Unauthenticated):
+            return responses.error(context, key)
+        message.digest = credential.digest(key)
+    found: Found | None = context.services.ring.find_digest(message.digest)
+    return _judge(context, found) if found is not None else KeyQuestion(context)
+
+
+def _bearer(message: Message) -> bytes | Unauthenticated:
+    """The key that was sent (RFC 6750 section 2.1)."""
+    given = message.credentials
     if not given:
-        return responses.error(context, MissingCredential())
+        return MissingCredential()
     scheme, _, key = given[0].partition(b" ")
     key = key.strip(b" ")
     if len(given) != 1 or scheme.lower() != b"bearer" or not key or b" " in key:
-        return responses.error(context, MalformedCredential())
-    found: Found | None = context.services.ring.find(key)
-    return _judge(context, found) if found is not None else KeyQuestion(context, key)
+        return MalformedCredential()
+    return key
 
 
 def _judge(context: Context, found: Found | TooManyFailedKeys) -> ReadyResponse | None:

@@ -101,10 +101,6 @@ class GatewayApp(Sanic[Any, Any]):
         steps = [[step.func for step in each] for each in (extra.request_middleware, extra.response_middleware)]
         return steps == [REQUEST_STEPS, RESPONSE_STEPS]
 
-    @staticmethod
-    def is_proxied(target: bytes) -> bool:
-        return target.partition(b"?")[0] not in PUBLIC_TARGETS
-
 
 async def _answered(step: Any) -> Any:
     """What a step returned, once it is known: middleware of ours asks, middleware of others may be a coroutine."""

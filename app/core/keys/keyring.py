@@ -111,7 +111,10 @@ class KeyRing:
 
     def find(self, key: bytes) -> Found | None:
         """Whose key this is, from memory alone; None when memory cannot tell (`fetch`)."""
-        digest = digest_of(key)
+        return self.find_digest(digest_of(key))
+
+    def find_digest(self, digest: bytes) -> Found | None:
+        """The same for who has worked out the digest already (32 bytes)."""
         credential = self._static.get(digest) or self._table.find(digest)
         return credential if credential is not None else self._find_otherwise(digest)
 

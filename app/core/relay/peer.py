@@ -289,7 +289,8 @@ class Peer:
             self._refuse(error.__context__ if isinstance(error.__context__, Malformed) else error)
         if self._unbodied_bytes > HEAD_BYTES_MAX and not self.is_complete:
             self._refuse(Malformed("head, trailers or chunk extensions too large"))
-        self._touch()
+        if not self.is_complete:
+            self._touch()
         if self.has_head:
             self._wake()
 
