@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Self
 
 from app.core.errors import LimiterUnavailable
@@ -21,7 +22,7 @@ from app.core.limits.tally import DEADLINE_SECONDS, Answer, Ask, Outcome, Tally
 from app.core.limits.waiting import Group, Waiter, Waiting
 from app.core.limits.watch import Watch
 from app.core.model import Change, Organization, Verdict
-from app.core.redis.link import RedisLink, RedisUnavailable
+from app.core.redis.link import RedisLink
 
 FallbackMode = Literal["local", "open", "closed"]
 
@@ -60,6 +61,7 @@ class Limiter:
             self._watch = Watch(link, self._tally, self._fallback, workers=workers, jitter=jitter, monotonic=monotonic)
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         if self._watch is not None:
             await self._watch.__aenter__()
         return self
@@ -122,44 +124,45 @@ class Limiter:
     def errors(self) -> Counter[str]:
         return Counter() if self._watch is None else self._watch.errors
 
-    async def _decide(self, batch: list[Group]) -> None:
+    def _decide(self, batch: list[Group]) -> asyncio.Future[None]:
         """Gives every request of the batch its verdict: Redis's, or this worker's own where Redis gave none."""
+        done: asyncio.Future[None] = self._loop.create_future()
         watch = self._watch
         if watch is None or not watch.is_exact:  # Redis went away between the requests' arrival and this turn
             for group in batch:
                 self._stand_in(group)
-            return
-        sent = self._monotonic()
-        outcomes = await self._ask(batch)
-        late_seconds = self._monotonic() - sent - self._tally.deadline_seconds
-        for group, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Answer):
-                self._grant(group, outcome, sent)
-            else:
-                self._stand_in(group, owing=is_away(outcome))
-        watch.judge(outcomes, late_seconds)
-
-    async def _ask(self, batch: list[Group]) -> list[Outcome]:
+            done.set_result(None)
+            return done
         asks = [Ask(group.organization.id, group.organization.limits, len(group.waiters)) for group in batch]
         self.batches += 1
-        self.requests += sum(ask.want for ask in asks)
+        for ask in asks:
+            self.requests += ask.want
+        self._tally.begin(asks, partial(self._decided, watch, batch, self._monotonic(), done))
+        return done
+
+    def _decided(
+        self, watch: Watch, batch: list[Group], sent: float, done: asyncio.Future[None], outcomes: list[Outcome]
+    ) -> None:
+        late_seconds = self._monotonic() - sent - self._tally.deadline_seconds
         try:
-            return await self._tally.take(asks)
-        except RedisUnavailable as failure:
-            return [failure] * len(batch)
+            for group, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Answer):
+                    self._grant(group, outcome, sent)
+                else:
+                    self._stand_in(group, owing=is_away(outcome))
+            watch.judge(outcomes, late_seconds)
+        except Exception as error:  # noqa: BLE001 - told by who waits for `done`
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     def _grant(self, group: Group, answer: Answer, sent: float) -> None:
-        """The first `granted` requests are admitted, each reporting what was used when its own turn came."""
-        organization, bucket = group.organization, answer.bucket
-        self._fallback.know(organization.id, organization.limits, bucket)
-        refused = None
-        for position, waiter in enumerate(group.waiters, start=1):
-            if position <= answer.granted:
-                decided = verdict(bucket, organization.limits, answer.now, charged=position - answer.granted)
-            else:
-                decided = refused = refused or self._refuse(organization, answer, sent)
-            if not waiter.done():
-                waiter.set_result(decided)
+        organization, granted = group.organization, answer.granted
+        self._fallback.know(organization.id, organization.limits, answer.bucket)
+        refused = self._refuse(organization, answer, sent) if granted < len(group.waiters) else None
+        group.admit(granted, answer.bucket, answer.now)
+        if refused is not None:
+            group.settle(refused, granted)
 
     def _refuse(self, organization: Organization, answer: Answer, sent: float) -> Verdict:
         bucket, limits = answer.bucket, organization.limits

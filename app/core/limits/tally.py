@@ -6,9 +6,11 @@ server finds in its socket when it wakes up charges nobody: the requests were de
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -74,12 +76,40 @@ class Tally:
         self._load: Command = (b"SCRIPT", b"LOAD", SCRIPT)
         self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._redis_ahead_seconds: float | None = None
+        self._missed: set[asyncio.Future[None]] = set()
 
     async def take(self, asks: Sequence[Ask]) -> list[Outcome]:
         """Grants what there is room for, one outcome an organization; each is decided or untouched, none half."""
         before_us = self._before_us()
         calls = [self._call(_key(ask.organization_id), ask.limits, ask.want, before_us) for ask in asks]
         return await self._evaluate(calls)
+
+    def begin(self, asks: Sequence[Ask], then: Callable[[list[Outcome]], None]) -> None:
+        """`take` for who is called back, at once or later. What is unavailable is an outcome too."""
+        before_us = self._before_us()
+        calls = [self._call(_key(ask.organization_id), ask.limits, ask.want, before_us) for ask in asks]
+        self._link.begin(calls, self.deadline_seconds, partial(self._answered, calls, self._monotonic(), then))
+
+    def _answered(
+        self,
+        calls: Sequence[Command],
+        sent: float,
+        then: Callable[[list[Outcome]], None],
+        answers: list[Any] | RedisUnavailable,
+    ) -> None:
+        if isinstance(answers, RedisUnavailable):
+            then([answers] * len(calls))
+            return
+        outcomes = [_outcome(answer) for answer in answers]
+        for outcome in outcomes:
+            self._note_clock(outcome, sent)
+            if _is_refusal(outcome, "NOSCRIPT"):
+                missed = asyncio.ensure_future(self._evaluate_missed(calls, outcomes, sent + self.deadline_seconds))
+                self._missed.add(missed)
+                missed.add_done_callback(self._missed.discard)
+                missed.add_done_callback(lambda _: then(outcomes))
+                return
+        then(outcomes)
 
     async def settle(self, debts: Sequence[Debt]) -> list[Outcome]:
         """Charges what was admitted without Redis, as far as its minute and day still last, room or not."""

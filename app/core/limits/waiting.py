@@ -5,38 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
+from app.core.limits.group import Group, Waiter
 from app.core.model import Organization, Verdict
+
+__all__ = ["Group", "Waiter", "Waiting"]
 
 BATCHES_IN_FLIGHT_MAX: Final = 2
 ORGANIZATIONS_A_BATCH_MAX: Final = 64
 
 
-class Waiter(Protocol):
-    """Who waits for a verdict: a future, or what is called back at once."""
-
-    def done(self) -> bool:
-        """Whether it has its verdict already, or has left."""
-
-    def set_result(self, result: Verdict | None, /) -> None:
-        """None: there is no verdict to be had. Must not raise."""
-
-
-class Group:
-    """Requests of one Organization (so under one set of limits), in the order of their arrival."""
-
-    __slots__ = ("organization", "waiters")
-
-    def __init__(self, organization: Organization) -> None:
-        self.organization = organization
-        self.waiters: list[Waiter] = []
-
-
 class Waiting:
     """Calls `send` with a batch of groups on the next turn of the loop, or as soon as one of two batches has returned.
 
-    `send` gives every waiter its result. A batch is nobody's: a request that is cancelled leaves its place in it.
+    `send` gives every waiter its result; it is a coroutine, or returns a future that is done when all have it. A batch
+    is nobody's: a request that is cancelled leaves its place in it.
     """
 
     def __init__(self, send: Callable[[list[Group]], Awaitable[None]]) -> None:
@@ -45,7 +29,7 @@ class Waiting:
         self._groups: dict[int, Group] = {}
         self._is_flush_due = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Future[None], list[Group]] = {}
 
     def join(self, organization: Organization) -> asyncio.Future[Verdict | None]:
         """The future of one request's verdict; None means that there is none to be had."""
@@ -81,9 +65,9 @@ class Waiting:
         while self._groups and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             batch = self._next_batch()
             if batch:
-                task = asyncio.create_task(self._run(batch), name="limiter-batch")
-                self._in_flight.add(task)
-                task.add_done_callback(self._returned)
+                sent = asyncio.ensure_future(self._send(batch), loop=self._running_loop())
+                self._in_flight[sent] = batch
+                sent.add_done_callback(self._returned)
 
     def _next_batch(self) -> list[Group]:
         """At most 64 organizations, without the requests whose clients have left meanwhile: those count for nothing."""
@@ -93,17 +77,9 @@ class Waiting:
             group.waiters = [waiter for waiter in group.waiters if not waiter.done()]
         return [group for group in batch if group.waiters]
 
-    async def _run(self, batch: list[Group]) -> None:
-        try:
-            await self._send(batch)
-        finally:  # a request must not hang on a bug of ours, nor on the end of the loop
-            for group in batch:
-                for waiter in group.waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
-
-    def _returned(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": failure})
+    def _returned(self, sent: asyncio.Future[None]) -> None:
+        for group in self._in_flight.pop(sent):
+            group.settle(None)  # a request must not hang on a bug of ours, nor on the end of the loop
+        if not sent.cancelled() and (failure := sent.exception()) is not None:
+            self._running_loop().call_exception_handler({"message": "a batch failed", "exception": failure})
         self._flush()

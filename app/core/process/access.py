@@ -40,6 +40,11 @@ def _level(status: int) -> str:
     return "info" if status < 400 else "warn" if status < 500 else "error"
 
 
+def _milliseconds(seconds: float) -> float:
+    """To the microsecond. `round` would write the number as text and read it again, for a tenth of the line's cost."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
+
+
 def access_line(
     *,
     started_at: float,
@@ -68,7 +73,7 @@ def access_line(
         "method": method,
         "path": redact(path) if "sk_" in path or "sk%" in path or "@" in path else path,
         "status": status,
-        "duration_ms": round(duration_seconds * 1000, 3),
+        "duration_ms": _milliseconds(duration_seconds),
         "bytes": body_bytes,
         "client_ip": client_ip,
         "request_id": request_id,
@@ -76,7 +81,7 @@ def access_line(
         "plan_tier": tier,
         "service": service,
         "key_id": key_id,
-        "backend_ms": None if backend_seconds is None else round(backend_seconds * 1000, 3),
+        "backend_ms": None if backend_seconds is None else _milliseconds(backend_seconds),
     }
     try:
         line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

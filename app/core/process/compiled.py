@@ -39,6 +39,7 @@ MODULES: Final = (
     "app.core.limits.announce",
     "app.core.limits.bucket",
     "app.core.limits.denials",
+    "app.core.limits.group",
     "app.core.process.access",
     "app.core.process.request_id",
     "app.core.relay.balancer",

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Self, cast
 
 from loguru import logger
@@ -58,6 +59,7 @@ class RedisLink:
         self._closed = False
         self._reported_down = False
         self._supervisor: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._supervisor = asyncio.create_task(self._supervise(), name=f"redis-link-{self.name}")
@@ -92,12 +94,64 @@ class RedisLink:
         batch = wire.send(commands)
         timer = wire.loop.call_later(timeout_seconds, batch.finish)
         try:
-            await batch.future
+            await batch.end()
         finally:
             timer.cancel()
         if batch.missing:
             await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
         return translated(batch.answers)
+
+    def begin(
+        self, commands: Sequence[Command], timeout_seconds: float, then: Callable[[list[Any] | RedisUnavailable], None]
+    ) -> None:
+        """`run` for who is called back: at once when there is no connection, else as soon as the answers are here."""
+        wire = self._wire
+        if wire is None:
+            then(RedisUnavailable(self.last_error or "not connected yet", sent=False))
+            return
+        try:
+            batch = wire.send(commands)
+        except RedisUnavailable as failure:
+            then(failure)
+            return
+        timer = wire.loop.call_later(timeout_seconds, batch.finish)
+        batch.then = partial(self._ended, wire, batch, timer, timeout_seconds, then)
+
+    def _ended(
+        self,
+        wire: RedisWire,
+        batch: Batch,
+        timer: asyncio.TimerHandle,
+        timeout_seconds: float,
+        then: Callable[[list[Any] | RedisUnavailable], None],
+    ) -> None:
+        timer.cancel()
+        if batch.missing:
+            look = asyncio.ensure_future(self._look_and_tell(wire, batch, timeout_seconds, then))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+            return
+        try:
+            answers = translated(batch.answers)
+        except RedisUnavailable as failure:
+            then(failure)
+        else:
+            then(answers)
+
+    async def _look_and_tell(
+        self,
+        wire: RedisWire,
+        batch: Batch,
+        timeout_seconds: float,
+        then: Callable[[list[Any] | RedisUnavailable], None],
+    ) -> None:
+        answers: list[Any] | RedisUnavailable
+        try:
+            await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
+            answers = translated(batch.answers)
+        except RedisUnavailable as failure:
+            answers = failure
+        then(answers)
 
     async def listen(self, channel: str) -> AsyncGenerator[bytes | Subscribed, None]:
         """Yields what is published on `channel`, for ever, over every loss of the connection; one channel a link.
@@ -177,7 +231,7 @@ class RedisLink:
             hello += (b"AUTH", address.username or "default", address.password or "")
         commands: list[Command] = [(*hello, b"SETNAME", self.name), (b"SELECT", address.db)]
         batch = wire.send(commands)
-        await batch.future
+        await batch.end()
         for answer in translated(batch.answers):
             if isinstance(answer, RedisRefusal):
                 raise RedisRefusal(answer.code, self._without_password(answer.text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from coredis._packer import Packer
@@ -23,14 +23,26 @@ PUSHES_MAX: Final = 65_536
 
 
 class Batch:
-    """Commands that were sent together. `future` is done when all are answered or the connection has ended."""
+    """Commands that were sent together. `then` is called once, when all are answered or the connection has ended."""
 
-    __slots__ = ("answers", "future", "missing")
+    __slots__ = ("_loop", "answers", "missing", "then")
 
-    def __init__(self, count: int, future: asyncio.Future[None]) -> None:
+    def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.answers: list[Any] = []
         self.missing = count
-        self.future = future
+        self.then: Callable[[], object] | None = None
+
+    async def end(self) -> None:
+        """Waits for that moment. Cancelling who waits harms nobody."""
+        future = self._loop.create_future()
+
+        def ended() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self.then = ended
+        await future
 
     def take(self, answer: Any) -> bool:
         """One more answer; whether it was the last."""
@@ -47,8 +59,9 @@ class Batch:
         self.finish()
 
     def finish(self) -> None:
-        if not self.future.done():  # its caller may be gone
-            self.future.set_result(None)
+        then, self.then = self.then, None
+        if then is not None:
+            then()
 
 
 class RedisWire(asyncio.Protocol):
@@ -76,7 +89,7 @@ class RedisWire(asyncio.Protocol):
         """One write for all `commands`. Raises RedisUnavailable when the connection has ended."""
         if self._transport is None or self._transport.is_closing():
             raise RedisUnavailable(self.reason or "connection lost", sent=False)
-        batch = Batch(len(commands), self.loop.create_future())
+        batch = Batch(len(commands), self.loop)
         self._batches.append(batch)
         self._transport.write(b"".join(self._packer.pack_commands(list(commands))))
         return batch
