@@ -191,7 +191,7 @@ class FastPath:
 
     def _relay(self, attempt: Attempt, peer: Peer) -> None:
         """The whole answer at once."""
-        head = relayed(peer.status, peer.reason, peer.fields, peer.framed_by)
+        head = relayed(peer.status, peer.reason, peer.fields, peer.framed_by, peer.known)
         self._stamp(head)
         data = self._writer.relayed_head(head, self.context.stamp, is_draining=self._door.is_draining)
         self._door.write(data + self._writer.framed(peer.take(), is_last=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.core.relay import headers
+from app.core.relay.known_lines import KnownHead
 from app.core.relay.peer import Fields, Framing
 
 
@@ -24,8 +25,10 @@ class Relayed:
         self.is_shared_across_origins = is_shared_across_origins
 
 
-def relayed(status: int, reason: bytes, fields: Fields, framed_by: Framing) -> Relayed:
-    """What passes of a backend's head."""
+def relayed(status: int, reason: bytes, fields: Fields, framed_by: Framing, known: KnownHead | None = None) -> Relayed:
+    """What passes of a backend's head; of a `known` one that is known too."""
+    if known is not None:
+        return Relayed(status, reason, known.lines, framed_by, is_shared_across_origins=known.shares)
     return Relayed(
         status,
         reason,

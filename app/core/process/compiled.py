@@ -44,6 +44,7 @@ MODULES: Final = (
     "app.core.process.request_id",
     "app.core.relay.balancer",
     "app.core.relay.headers",
+    "app.core.relay.known_lines",
     "app.core.relay.outbox",
     "app.core.relay.peer",
     "app.core.relay.pool",

@@ -15,6 +15,7 @@ from app.core.errors import BackendFailed, BackendUnavailable
 from app.core.model import Backend
 from app.core.relay import upgrade
 from app.core.relay.headers import FRAMING
+from app.core.relay.known_lines import KnownHead, KnownLines
 from app.core.relay.outbox import Outbox
 
 Fields = list[tuple[bytes, bytes]]
@@ -29,8 +30,12 @@ INTERIM_MAX: Final = 16
 BUFFER_BYTES_HIGH: Final = 262_144
 WRITE_BYTES_HIGH: Final = 262_144
 SWITCHING: Final = 101
+HOPE: Final = 16
+HOPELESS_LOOKS: Final = 32
+"""After so many answers in a row with a line that was not known, only each 32nd is looked at for known ones."""
 
 
+_known = KnownLines()
 _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -61,6 +66,7 @@ class Peer:
         "_clock",
         "_error",
         "_head_only",
+        "_hope",
         "_idle_seconds",
         "_in_head",
         "_interim_count",
@@ -84,6 +90,7 @@ class Peer:
         "has_head",
         "head_deadline",
         "is_complete",
+        "known",
         "reason",
         "status",
         "trailers",
@@ -103,6 +110,7 @@ class Peer:
         self._outbox = outbox or Outbox(self._loop)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._hope = HOPE
         self._busy = False
         self._awaits_client = False
         self._reading_paused = False
@@ -129,6 +137,8 @@ class Peer:
         self.reason = b""
         self.fields: Fields = []
         self.trailers: Fields = []
+        self.known: KnownHead | None = None
+        """The answer's head, where llhttp was not asked."""
         self.framed_by: Framing = "close"
 
     # --- what the pool asks and does ---
@@ -280,9 +290,15 @@ class Peer:
             self._error = Malformed("bytes after the end of an answer")
             self.abort()
             return
+        may_repeat = self._may_repeat()
+        if may_repeat and self._repeats(data):
+            self._wake()
+            return
         self._unbodied_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if may_repeat and self.is_complete:
+                self._learn(data)
         except httptools.HttpParserUpgrade as stop:
             self._switch(data[stop.args[0] :])
         except httptools.HttpParserError as error:
@@ -293,6 +309,32 @@ class Peer:
             self._touch()
         if self.has_head:
             self._wake()
+
+    def _may_repeat(self) -> bool:
+        """Whether an answer begins here, and this backend does say the same lines again and again."""
+        if self._unbodied_bytes or self._interim_count or self._head_only or not self._in_head:
+            return False
+        return self._hope > 0 or self._hope % HOPELESS_LOOKS == 0
+
+    def _repeats(self, data: bytes) -> bool:
+        """Takes a whole answer whose lines are all known. llhttp, between two messages, need not hear of it."""
+        end = data.find(b"\r\n\r\n")
+        known = _known.read(data[:end]) if end > 0 else None
+        if known is None or len(data) != end + 4 + known.length:
+            self._hope -= 1
+            return False
+        self._hope = HOPE
+        self.known, self.status, self.reason, self.fields = known, known.status, known.reason, known.fields
+        self.framed_by = "length"
+        self._in_head = False
+        self._keep_alive = self.has_head = self.is_complete = True
+        if known.length:
+            self._chunks.append(data[end + 4 :])
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        if self._keep_alive and self.framed_by == "length" and self._parser.get_http_version() == "1.1":
+            _known.learn(data[: data.find(b"\r\n\r\n")], self.status, self.reason, self.fields)
 
     def _switch(self, said: bytes) -> None:
         """The head of a 101 ends here; `said` is in the new protocol, and what follows waits for `hand_over`."""
