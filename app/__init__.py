@@ -5,11 +5,15 @@ The way of a request, top-down, and no way back:
     door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py) and their
                    bodies (body.py), strictly.
                    occupancy.py: how many connections there may be
-    exchange.py    one Message and its answer: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic, logs
+    fast_path.py   one Message that needs no task: the steps, a kept connection, the answer, all in callbacks. What is
+                   out of the ordinary goes on as below, from where it is (ways.py)
+    exchange.py    one Message in a task: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic
     server.py      THE order: identify, authenticate, admit; the handler; stamp
-    middleware.py  those steps, each a few lines over one noun of the core
-    proxy.py       the handler: core/relay/delivery.py finds a target that answers (outbound.py writes the head for it,
-                   upstream.py sends it), the answer is relayed
+    middleware.py  those steps, each a few lines over one noun of the core: context.py is what they learn (and log),
+                   admission.py the question to the limiter, look_up.py the one to the database
+    proxy.py       the handler: choice.py names the service, core/relay/delivery.py finds a target that answers
+                   (outbound.py writes the head for it, upstream.py sends it), the answer (relayed.py) goes back
+    answer_writer.py  every answer's bytes: status line, fields, framed body
 
 Around it: `__main__.py` (settings, port), listener.py (the port, and how it closes), arbiter.py (who starts, watches
 and replaces the workers), workers.py (a worker) with doorway.py (where it accepts, over descriptors.py) and drain.py
@@ -23,13 +27,14 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, digest_memory, changelog ·
                refresh and refresher (what keeps it fresh) · failed_keys (who guesses) · usage (last_used_at) ·
                static_key · holding (what a ring has)
-    limits/    limiter (admit) over waiting, tally, denials, fallback, breaker, watch, outage · bucket (the arithmetic)
-               and limiter.lua (the same inside Redis) · announce (header fields, the 429) · gauge (a bucket from
-               outside)
+    limits/    limiter (admit) over waiting (group: who waits together), tally, denials, fallback, breaker, watch,
+               outage, settlement · bucket (the arithmetic) and limiter.lua (the same inside Redis) · announce (header
+               fields, the 429) · gauge (a bucket from outside)
     relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
-               (the choice) over target and standing (set aside or not), retry_budget · upstream (the pool) over peer
-               (one connection) · probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two
-               connections joined) over frames (WebSocket's) · reset (RST)
+               (the choice) over target and standing (set aside or not), retry_budget · upstream (sends) over pool (the
+               kept connections) over peer (one of them; known_lines: heads read before) · outbox (writes in a row) ·
+               probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two connections joined) over
+               frames (WebSocket's) · reset (RST)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
