@@ -156,16 +156,17 @@ class FastPath:
             place.leave()
             self._hand_over(ways.proxy)
             return
-        self._attempt = Attempt(chosen, place, peer, began)
-        chosen.budget.note_request()
-        self._send(peer, request_head(context, organization(context), place.target.backend), began)
-
-    def _send(self, peer: Peer, head: bytes, began: float) -> None:
         body = self.message.body
+        self._attempt = attempt = Attempt(chosen, place, peer, began)
+        chosen.budget.note_request()
+        attempt.body = b"" if body is NO_BODY else body.encode_rest()
+        self._send(peer, request_head(context, organization(context), place.target.backend) + attempt.body, began)
+
+    def _send(self, peer: Peer, data: bytes, began: float) -> None:
         peer.begin(self.message.method == b"HEAD", self._interim)
         peer.head_deadline = began + self._upstream.deadline_seconds
         peer.on_arrival(self._arrived)
-        peer.write(head if body is NO_BODY else head + body.encode_rest())
+        peer.write(data)
 
     def _interim(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         if self.message.version != "1.0":  # RFC 9110 section 15.2
@@ -205,7 +206,7 @@ class FastPath:
         self._attempt = None
         self._pool.give_up(attempt.peer, error, is_kept=True)
         if isinstance(error, BackendFailed):
-            self._hand_over(ways.try_again, attempt.balancer, attempt.began, attempt.place, error)
+            self._hand_over(ways.try_again, attempt.balancer, attempt.began, attempt.place, error, attempt.body)
         else:
             attempt.place.leave()
             self._fail(error)
@@ -239,12 +240,13 @@ class FastPath:
 
 
 class Attempt:
-    """What is held while a backend has the request."""
+    """What is held while a backend has the request. `body`: the request's, as it was sent."""
 
-    __slots__ = ("balancer", "began", "peer", "place")
+    __slots__ = ("balancer", "began", "body", "peer", "place")
 
     def __init__(self, balancer: Balancer, place: Place, peer: Peer, began: float) -> None:
         self.balancer = balancer
         self.place = place
         self.peer = peer
         self.began = began
+        self.body = b""

@@ -19,7 +19,7 @@ from app.core.relay.balancer import Balancer
 from app.core.relay.delivery import Delivery
 from app.core.relay.peer import SWITCHING
 from app.core.relay.target import Place
-from app.core.relay.upstream import Answer
+from app.core.relay.upstream import Answer, Outgoing
 from app.outbound import request_head
 from app.ready import ReadyResponse, RelayedResponse
 from app.relayed import relayed
@@ -34,12 +34,18 @@ async def proxy(request: GatewayRequest) -> ReadyResponse | None:
         return responses.error(request.context, chosen)
     request.exchange.depend_on_client()
     began = time.monotonic()
-    await _deliver(request, began, _delivery(request, chosen, began).run())
+    body = None if request.message.body is NO_BODY else request.message.body
+    await _deliver(request, began, _delivery(request, chosen, began, body).run())
     return None
 
 
 async def retry(
-    request: GatewayRequest, balancer: Balancer, began: float, place: Place, failure: BackendFailed
+    request: GatewayRequest,
+    balancer: Balancer,
+    began: float,
+    place: Place,
+    failure: BackendFailed,
+    body: Outgoing | None,
 ) -> None:
     """After a first attempt that was begun at `began` without a task and has failed. Raises as `proxy` does."""
     try:
@@ -47,18 +53,18 @@ async def retry(
     except BaseException:
         place.leave(failure=failure)
         raise
-    await _deliver(request, began, _delivery(request, balancer, began).after(place, failure))
+    await _deliver(request, began, _delivery(request, balancer, began, body).after(place, failure))
 
 
-def _delivery(request: GatewayRequest, balancer: Balancer, began: float) -> Delivery:
-    services, message = request.app.ctx, request.message
+def _delivery(request: GatewayRequest, balancer: Balancer, began: float, body: Outgoing | None) -> Delivery:
+    services, message, context = request.app.ctx, request.message, request.context
     return Delivery(
         services.upstream,
         balancer,
-        partial(request_head, request.context, organization(request.context)),
+        partial(request_head, context, organization(context)),
         began,
         message.method,
-        None if message.body is NO_BODY else message.body,
+        body,
         request.exchange.send_interim,
         message.upgrade,
     )

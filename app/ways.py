@@ -6,6 +6,7 @@ from typing import Any
 
 from app.core.errors import BackendFailed
 from app.core.relay.balancer import Balancer
+from app.core.relay.delivery import HeldBody
 from app.core.relay.peer import Peer
 from app.core.relay.target import Place
 from app.core.relay.upstream import Answer
@@ -32,10 +33,10 @@ async def go_on_relaying(request: GatewayRequest, peer: Peer, place: Place) -> N
 
 
 async def try_again(
-    request: GatewayRequest, balancer: Balancer, began: float, place: Place, failure: BackendFailed
+    request: GatewayRequest, balancer: Balancer, began: float, place: Place, failure: BackendFailed, body: bytes
 ) -> None:
-    """The first attempt has failed."""
-    await retry(request, balancer, began, place, failure)
+    """The first attempt, with all of `body`, has failed."""
+    await retry(request, balancer, began, place, failure, HeldBody(body) if body else None)
 
 
 async def answer(_: GatewayRequest, response: ReadyResponse) -> ReadyResponse:

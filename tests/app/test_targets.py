@@ -181,6 +181,22 @@ def test_the_race_for_a_kept_connection(method: str, status: int, count: int, st
         assert sum(b"/second" in raw for raw in backend.requests) == count
 
 
+def test_a_repeated_request_has_its_body(start: Start) -> None:
+    """What was sent with a body over a kept connection that closed is sent again with all of it."""
+
+    def script(connection: Connection) -> None:
+        connection.read()
+        connection.send(OK)
+        connection.read()
+        backend.script = answer_ok
+
+    with Backend(script) as backend:
+        gateway = start(f"a={backend.url}")
+        assert gateway.ask(request("GET", "/first")).status == 200
+        assert gateway.ask(request("PUT", "/second", b"the body")).status == 200
+        assert [raw.endswith(b"the body") for raw in backend.requests if b"/second" in raw] == [True, True]
+
+
 def test_at_most_a_tenth_is_repeated(service: Service) -> None:
     """When every target fails, what they get is the traffic, a tenth of it, and the reserve of ten."""
     service.scripts(read_and_reset, read_and_reset)
