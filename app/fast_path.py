@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from loguru import logger
+
 from app import responses, ways
 from app.admission import Admission
 from app.answer_writer import AnswerWriter, date_line, interim
@@ -220,11 +222,16 @@ class FastPath:
 
     def _conclude(self) -> None:
         writer = self._writer
-        self.context.log(writer.status, writer.body_bytes)
-        self._door.answered(keep_alive=writer.keep_alive)
+        try:
+            self.context.log(writer.status, writer.body_bytes)
+        finally:
+            self._door.answered(keep_alive=writer.keep_alive)
 
     def _fail(self, error: Exception) -> None:
         self._let_go()
+        if self._door.exchange is not self:  # it has its answer: there is nobody left to tell but the log
+            logger.opt(exception=error).error("after an answer")
+            return
         self._hand_over(ways.fail, error)
 
     def _hand_over(self, way: Any, *rest: Any) -> None:
