@@ -40,7 +40,7 @@ FAMILIES = (
         | {"data.idempotency"}
     ),
     frozenset(
-        {"limits.limiter", "limits.gauge", "limits.tally", "limits.waiting", "limits.watch"}
+        {"limits.limiter", "limits.asking", "limits.gauge", "limits.tally", "limits.waiting", "limits.watch"}
         | {"limits.outage", "limits.settlement"}
     ),
 )

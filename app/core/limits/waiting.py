@@ -30,10 +30,11 @@ class Waiting:
         self._is_flush_due = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_flight: dict[asyncio.Future[None], list[Group]] = {}
+        self._drained: list[asyncio.Future[None]] = []
 
     def join(self, organization: Organization) -> asyncio.Future[Verdict | None]:
         """The future of one request's verdict; None means that there is none to be had."""
-        waiter: asyncio.Future[Verdict | None] = self._running_loop().create_future()
+        waiter: asyncio.Future[Verdict | None] = self.loop.create_future()
         self.enlist(organization, waiter)
         return waiter
 
@@ -46,26 +47,37 @@ class Waiting:
         group.waiters.append(waiter)
         if not self._is_flush_due and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             self._is_flush_due = True
-            self._running_loop().call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:  # asked once: in Python 3.11 the question is a system call
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: in Python 3.11 the question is a system call."""
+        if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    async def drain(self) -> None:
-        """Returns when nobody waits any more."""
-        while self._groups or self._in_flight:
-            self._flush()
-            if self._in_flight:
-                await asyncio.wait(self._in_flight)
+    def drain(self) -> asyncio.Future[None]:
+        """Done when nobody waits any more."""
+        drained: asyncio.Future[None] = self.loop.create_future()
+        self._drained.append(drained)
+        self._flush()
+        self._tell_drained()
+        return drained
+
+    def _tell_drained(self) -> None:
+        if self._groups or self._in_flight:
+            return
+        for drained in self._drained:
+            if not drained.done():
+                drained.set_result(None)
+        self._drained.clear()
 
     def _flush(self) -> None:
         self._is_flush_due = False
         while self._groups and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             batch = self._next_batch()
             if batch:
-                sent = asyncio.ensure_future(self._send(batch), loop=self._running_loop())
+                sent = asyncio.ensure_future(self._send(batch), loop=self.loop)
                 self._in_flight[sent] = batch
                 sent.add_done_callback(self._returned)
 
@@ -81,5 +93,6 @@ class Waiting:
         for group in self._in_flight.pop(sent):
             group.settle(None)  # a request must not hang on a bug of ours, nor on the end of the loop
         if not sent.cancelled() and (failure := sent.exception()) is not None:
-            self._running_loop().call_exception_handler({"message": "a batch failed", "exception": failure})
+            self.loop.call_exception_handler({"message": "a batch failed", "exception": failure})
         self._flush()
+        self._tell_drained()

@@ -220,8 +220,10 @@ class RedisLink:
     async def _connect(self) -> RedisWire:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path is not None:
-            return (await loop.create_unix_connection(RedisWire, address.path))[1]
-        return (await loop.create_connection(RedisWire, address.host, address.port, ssl=self._tls))[1]
+            _, wire = await loop.create_unix_connection(_protocol, address.path)
+        else:
+            _, wire = await loop.create_connection(_protocol, address.host, address.port, ssl=self._tls)
+        return cast("RedisWire", wire)
 
     async def _greet(self, wire: RedisWire) -> None:
         """HELLO 3 with the password, the name for CLIENT LIST, and the database. Raises RedisRefusal."""
@@ -276,6 +278,10 @@ class RedisLink:
         if not self._reported_down and not self._closed:
             self._reported_down = True
             logger.warning("Redis connection {} is down: {}", self.name, reason)
+
+
+def _protocol() -> asyncio.Protocol:
+    return cast("asyncio.Protocol", RedisWire())
 
 
 def _tls_context(verify: bool) -> ssl.SSLContext:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 from coredis._packer import Packer
@@ -33,16 +34,11 @@ class Batch:
         self.missing = count
         self.then: Callable[[], object] | None = None
 
-    async def end(self) -> None:
-        """Waits for that moment. Cancelling who waits harms nobody."""
-        future = self._loop.create_future()
-
-        def ended() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        self.then = ended
-        await future
+    def end(self) -> asyncio.Future[None]:
+        """Done at that moment. Cancelling who waits harms nobody."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.then = partial(_set, future)
+        return future
 
     def take(self, answer: Any) -> bool:
         """One more answer; whether it was the last."""
@@ -64,10 +60,16 @@ class Batch:
             then()
 
 
-class RedisWire(asyncio.Protocol):
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class RedisWire:
     """Made by `loop.create_connection`. `send` gives a Batch; `pushes` are published messages, None at the end.
 
-    `reason`: why it ended; `was_dropped`: by us.
+    `reason`: why it ended; `was_dropped`: by us. An asyncio.Protocol in all but name, so that it can be native
+    (compiled.py).
     """
 
     def __init__(self) -> None:
