@@ -27,7 +27,7 @@ def answered(peer: Peer, data: bytes) -> Peer:
 
 
 async def test_a_backend_that_turns_to_known_lines_is_noticed(peer: Peer) -> None:
-    """However many answers of a connection had new lines: of those that follow, one in 32 is looked at for known ones."""
+    """However many answers of a connection had new lines: one in 32 is still looked at for known ones."""
     answered(peer, PLAIN)
     for number in range(HOPE + 8):
         assert answered(peer, PLAIN.replace(b"repeats", b"new-%d" % number)).known is None
