@@ -195,10 +195,10 @@ class DoorProtocol(HttpProtocol):
         """Lets the client read our last answer: a close with unread input would be a reset (RFC 9112 section 9.6)."""
         if self.is_gone or self.transport is None or self.transport.is_closing():
             return
+        self._outbox.flush()  # before that nobody knows whether the client takes it
         await self._can_write.wait()
         if self.reader.is_between and not self._reading_paused:
             return
-        self._outbox.flush()
         self._is_lingering = True
         self.reader.queue.clear()
         self.transport.write_eof()

@@ -48,6 +48,7 @@ class FastPath:
         "_admission",
         "_attempt",
         "_door",
+        "_is_over",
         "_pool",
         "_steps_done",
         "_upstream",
@@ -67,6 +68,7 @@ class FastPath:
         self._upstream: Any = services.upstream
         self._pool: Pool = self._upstream.pool
         self._steps_done = 0
+        self._is_over = False
         self._admission: Admission | None = None
         self._attempt: Attempt | None = None
 
@@ -115,13 +117,13 @@ class FastPath:
             return
         try:
             refusal = admission.result(verdict)
-        except Exception as error:  # noqa: BLE001 - as above
+            if refusal is not None:
+                self._answer(refusal)
+                return
+        except Exception as error:  # noqa: BLE001 - as above; others of the batch wait for their turn
             self._fail(error)
             return
-        if refusal is None:
-            self.go()
-        else:
-            self._answer(refusal)
+        self.go()
 
     def _answer(self, response: ReadyResponse) -> None:
         """With an answer of our own."""
@@ -197,10 +199,11 @@ class FastPath:
         head = relayed(peer.status, peer.reason, peer.fields, peer.framed_by, peer.known)
         self._stamp(head)
         data = self._writer.relayed_head(head, self.context.stamp, is_draining=self._door.is_draining)
-        self._door.write(data + self._writer.framed(peer.take(), is_last=True))
+        data += self._writer.framed(peer.take(), is_last=True)
         self._attempt = None
         self._pool.release(peer, reusable=True)
         attempt.place.leave(is_whole=True)
+        self._door.write(data)
         self._conclude()
 
     def _retry(self, attempt: Attempt, error: Exception) -> None:
@@ -222,17 +225,22 @@ class FastPath:
 
     def _conclude(self) -> None:
         writer = self._writer
+        self._is_over = True
         try:
             self.context.log(writer.status, writer.body_bytes)
-        finally:
-            self._door.answered(keep_alive=writer.keep_alive)
+        except Exception:  # noqa: BLE001 - a bug of ours: its connection ends, and the log says why
+            logger.exception("a request without its line")
+            writer.keep_alive = False
+        self._door.answered(keep_alive=writer.keep_alive)
 
     def _fail(self, error: Exception) -> None:
+        """What was raised becomes an answer, unless there was one: a second would be taken for the next request's."""
         self._let_go()
-        if self._door.exchange is not self:  # it has its answer: there is nobody left to tell but the log
-            logger.opt(exception=error).error("after an answer")
+        if not self._is_over:
+            self._hand_over(ways.fail, error)
             return
-        self._hand_over(ways.fail, error)
+        logger.opt(exception=error).error("connection ended by an error")
+        self._door.reset()
 
     def _hand_over(self, way: Any, *rest: Any) -> None:
         """The rest in a task: `way(request, *rest)` returns or raises what Sanic's handler would."""

@@ -206,6 +206,21 @@ async def test_a_late_answer_costs_the_connection_and_no_line(own_redis: RedisSe
     assert logged == []
 
 
+async def test_who_is_called_back_is_told_even_when_the_loop_ends(own_redis: RedisServer) -> None:
+    """A last look that is cancelled tells all the same: who counts its batches would wait for ever."""
+    told: list[object] = []
+    async with link_to(own_redis) as link:
+        assert await link.wait_up(5)
+        own_redis.freeze()
+        link.begin([("PING",)], 0.01, told.append)
+        await eventually(lambda: link._looks)
+        for look in [*link._looks]:
+            look.cancel()
+        await eventually(lambda: told)
+        own_redis.thaw()
+    assert [type(answer) for answer in told] == [RedisUnavailable]
+
+
 async def test_password_and_database(own_redis: RedisServer) -> None:
     """The password and the database number of the address are used, and a wrong password is told as what it is."""
     async with link_to(own_redis) as link:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import cache
+
+import pytest
 
 from app.core.limits.bucket import Bucket, verdict
 from app.core.limits.waiting import Group, Waiting
@@ -98,17 +101,22 @@ async def test_who_left_before_the_batch_is_not_asked_for() -> None:
     await waiting.drain()
 
 
-async def test_a_bug_leaves_nobody_hanging() -> None:
+async def broken(_: list[Group]) -> None:
+    raise ZeroDivisionError
+
+
+def broken_at_once(_: list[Group]) -> asyncio.Future[None]:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("send", [broken, broken_at_once])
+async def test_a_bug_leaves_nobody_hanging(send: Callable[[list[Group]], Awaitable[None]]) -> None:
     """When sending fails in a way nobody foresaw, every waiter learns that it gets no verdict, and the loop is told."""
-
-    async def broken(batch: list[Group]) -> None:
-        raise ZeroDivisionError
-
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-    waiting = Waiting(broken)
+    waiting = Waiting(send)
     (waiter,) = join(waiting, "a")
-    assert await waiter is None
+    assert await asyncio.wait_for(waiter, 5) is None
     await waiting.drain()
     await a_turn()
     assert [type(failure) for failure in told] == [ZeroDivisionError]

@@ -77,9 +77,18 @@ class Waiting:
         while self._groups and len(self._in_flight) < BATCHES_IN_FLIGHT_MAX:
             batch = self._next_batch()
             if batch:
-                sent = asyncio.ensure_future(self._send(batch), loop=self.loop)
+                sent = self._begin(batch)
                 self._in_flight[sent] = batch
                 sent.add_done_callback(self._returned)
+
+    def _begin(self, batch: list[Group]) -> asyncio.Future[None]:
+        loop = self.loop
+        try:
+            return asyncio.ensure_future(self._send(batch), loop=loop)
+        except Exception as error:  # noqa: BLE001 - told by `_returned`, as what is raised later
+            failed: asyncio.Future[None] = loop.create_future()
+            failed.set_exception(error)
+            return failed
 
     def _next_batch(self) -> list[Group]:
         """At most 64 organizations, without the requests whose clients have left meanwhile: those count for nothing."""

@@ -145,13 +145,15 @@ class RedisLink:
         timeout_seconds: float,
         then: Callable[[list[Any] | RedisUnavailable], None],
     ) -> None:
-        answers: list[Any] | RedisUnavailable
+        # Also who is cancelled, at the end of the loop, has to tell: a batch that never returns is waited for for ever.
+        answers: list[Any] | RedisUnavailable = RedisUnavailable("not waited for any longer", sent=True)
         try:
             await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
             answers = translated(batch.answers)
         except RedisUnavailable as failure:
             answers = failure
-        then(answers)
+        finally:
+            then(answers)
 
     async def listen(self, channel: str) -> AsyncGenerator[bytes | Subscribed, None]:
         """Yields what is published on `channel`, for ever, over every loss of the connection; one channel a link.

@@ -12,6 +12,8 @@ from typing import Final
 
 from app.core.relay import headers
 
+FIELDS_MAX: Final = 256
+"""Of one answer's head, whoever reads it."""
 LINES_MAX: Final = 4_096
 LINE_BYTES_MAX: Final = 256
 _JUDGED: Final = frozenset({b"connection", b"transfer-encoding", b"upgrade", b"trailer", b"keep-alive"})
@@ -56,7 +58,7 @@ class KnownLines:
         """A head, without its empty line; None where a line is not known, or where lines have to be judged together."""
         lines = head.split(b"\r\n")
         status = self._statuses.get(lines[0])
-        if status is None:
+        if status is None or len(lines) > FIELDS_MAX + 1:
             return None
         found = KnownHead(status[0], status[1])
         for number in range(1, len(lines)):

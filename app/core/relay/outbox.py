@@ -29,5 +29,9 @@ class Outbox:
         """Sends what is here now."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():
-                transport.write(data)
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except Exception as error:  # noqa: BLE001 - ends one connection: what the others were sent must not be lost
+                transport.abort()
+                self._loop.call_exception_handler({"message": "a write failed", "exception": error})

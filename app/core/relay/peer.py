@@ -15,7 +15,7 @@ from app.core.errors import BackendFailed, BackendUnavailable
 from app.core.model import Backend
 from app.core.relay import upgrade
 from app.core.relay.headers import FRAMING
-from app.core.relay.known_lines import KnownHead, KnownLines
+from app.core.relay.known_lines import FIELDS_MAX, KnownHead, KnownLines
 from app.core.relay.outbox import Outbox
 
 Fields = list[tuple[bytes, bytes]]
@@ -25,7 +25,6 @@ Framing = Literal["length", "chunked", "close", "none"]
 
 HEAD_BYTES_MAX: Final = 65_536
 """Also what may come between two pieces of a body: chunk extensions, trailers."""
-FIELDS_MAX: Final = 256
 INTERIM_MAX: Final = 16
 BUFFER_BYTES_HIGH: Final = 262_144
 WRITE_BYTES_HIGH: Final = 262_144
@@ -314,14 +313,14 @@ class Peer:
         """Whether an answer begins here, and this backend does say the same lines again and again."""
         if self._unbodied_bytes or self._interim_count or self._head_only or not self._in_head:
             return False
-        return self._hope > 0 or self._hope % HOPELESS_LOOKS == 0
+        self._hope -= 1
+        return self._hope >= 0 or self._hope % HOPELESS_LOOKS == 0
 
     def _repeats(self, data: bytes) -> bool:
         """Takes a whole answer whose lines are all known. llhttp, between two messages, need not hear of it."""
         end = data.find(b"\r\n\r\n")
         known = _known.read(data[:end]) if end > 0 else None
         if known is None or len(data) != end + 4 + known.length:
-            self._hope -= 1
             return False
         self._hope = HOPE
         self.known, self.status, self.reason, self.fields = known, known.status, known.reason, known.fields
