@@ -3,15 +3,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trustme
 from loguru import logger
 
 from app.core.model import RedisAddress
-from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable, Subscribed
+from app.core.redis.link import Command, RedisLink, RedisRefusal, RedisUnavailable, Subscribed
 from tests.eventually import eventually
 from tools.embedded import RedisServer
 
@@ -288,3 +290,86 @@ async def test_failed_over_server_is_left(own_redis: RedisServer) -> None:
         assert await link.wait_up(5)
         (after,) = await link.run([("CLIENT", "ID")], 1)
         assert after != before
+
+
+# --- `begin`: the same for who is called back ---
+
+Told = list[list[Any] | RedisUnavailable]
+
+
+def begin(link: RedisLink, commands: list[Command], seconds: float = 5.0) -> Told:
+    """Where the answers are put."""
+    told: Told = []
+    link.begin(commands, seconds, told.append)
+    return told
+
+
+async def test_begin_without_a_connection_calls_back_at_once(own_redis: RedisServer) -> None:
+    """Before `begin` returns the caller knows that nothing was sent, and why."""
+    assert [str(each) for each in begin(RedisLink(RedisAddress(), name="test"), [("PING",)])] == ["not connected yet"]
+    async with link_to(own_redis) as link:
+        await link.wait_up(5)
+        link.reset("a replica now")
+        (failure,) = begin(link, [("PING",)])
+        assert isinstance(failure, RedisUnavailable)
+        assert (str(failure), failure.sent) == ("a replica now", False)
+
+
+async def test_begin_calls_back_once_with_the_answers(link: RedisLink) -> None:
+    """Answers come in order, refusals in their places, to each batch its own, also next to `run`."""
+    one = begin(link, [("ECHO", "1"), ("NOSUCH",)])
+    ran = asyncio.create_task(link.run([("ECHO", "2")], 5))
+    other = begin(link, [("ECHO", "3")])
+    assert one == other == []
+    await eventually(lambda: other)
+    assert await ran == [b"2"]
+    assert other == [[b"3"]]
+    ((echoed, refused),) = cast("list[list[Any]]", one)
+    assert echoed == b"1"
+    assert isinstance(refused, RedisRefusal)
+    assert link.is_up
+
+
+async def test_begin_is_told_of_a_time_out_once(own_redis: RedisServer) -> None:
+    """After its time-out the batch has failed as sent, and no late answer is told; the connection is another one."""
+    async with link_to(own_redis) as link:
+        await link.wait_up(5)
+        own_redis.freeze()
+        told = begin(link, [("ECHO", "late")], 0.05)
+        await eventually(lambda: told)
+        own_redis.thaw()
+        assert await link.wait_up(5)
+        assert await link.run([("ECHO", "mine")], 1) == [b"mine"]
+        (failure,) = told
+        assert isinstance(failure, RedisUnavailable)
+        assert (str(failure), failure.sent) == ("no answer within 50 ms", True)
+
+
+async def test_begin_looks_once_more_before_it_gives_up(link: RedisLink) -> None:
+    """A loop that was busy past the time-out takes the answer that lies in the socket, and keeps the connection."""
+    (before,) = await link.run([("CLIENT", "ID")], 5)
+    told = begin(link, [("ECHO", "in time")], 0.02)
+    time.sleep(0.5)  # noqa: ASYNC251 - the loop is to be busy for longer than Redis takes on any machine
+    await eventually(lambda: told)
+    assert told == [[b"in time"]]
+    assert await link.run([("CLIENT", "ID")], 5) == [before]
+
+
+async def test_begin_is_told_what_was_cut_off(own_redis: RedisServer) -> None:
+    """A connection that breaks within a batch leaves what was answered; one that breaks before it, one failure."""
+    async with link_to(own_redis) as link:
+        await link.wait_up(5)
+        told = begin(link, [("ECHO", "x"), ("QUIT",), ("ECHO", "y")])
+        await eventually(lambda: told)
+        (answers,) = cast("list[list[Any]]", told)
+        assert answers[:2] == [b"x", b"OK"]
+        assert isinstance(answers[2], RedisUnavailable)
+        assert answers[2].sent
+        assert await link.wait_up(5)
+        told = begin(link, [("BLPOP", "nothing", 0)], 30)
+        await asyncio.sleep(0)
+        own_redis.kill()
+        await eventually(lambda: told)
+        (failure,) = told
+        assert isinstance(failure, RedisUnavailable)
+        assert failure.sent

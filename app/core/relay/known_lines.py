@@ -81,13 +81,13 @@ class KnownLines:
         lines = head.split(b"\r\n")
         if len(lines) != len(fields) + 1 or status in (204, 304) or status < 200:
             return
-        if len(self._lines) + len(lines) > LINES_MAX:
+        if len(self._lines) + len(self._statuses) + len(lines) > LINES_MAX:
             self._lines.clear()
             self._statuses.clear()
         for line, (name, value) in zip(lines[1:], fields, strict=True):
             if len(line) <= LINE_BYTES_MAX and line not in self._lines and _says(line, name, value):
                 self._lines[line] = KnownLine(name, value)
-        if lines[0] == b"HTTP/1.1 %d %b" % (status, reason):
+        if len(lines[0]) <= LINE_BYTES_MAX and lines[0] == b"HTTP/1.1 %d %b" % (status, reason):
             self._statuses[lines[0]] = (status, reason)
 
 

@@ -313,14 +313,18 @@ class Peer:
         """Whether an answer begins here, and this backend does say the same lines again and again."""
         if self._unbodied_bytes or self._interim_count or self._head_only or not self._in_head:
             return False
+        if self._hope > 0:
+            return True
         self._hope -= 1
-        return self._hope >= 0 or self._hope % HOPELESS_LOOKS == 0
+        return self._hope % HOPELESS_LOOKS == 0
 
     def _repeats(self, data: bytes) -> bool:
         """Takes a whole answer whose lines are all known. llhttp, between two messages, need not hear of it."""
         end = data.find(b"\r\n\r\n")
         known = _known.read(data[:end]) if end > 0 else None
         if known is None or len(data) != end + 4 + known.length:
+            if self._hope > 0:
+                self._hope -= 1
             return False
         self._hope = HOPE
         self.known, self.status, self.reason, self.fields = known, known.status, known.reason, known.fields
