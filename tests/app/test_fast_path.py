@@ -19,6 +19,7 @@ import pytest
 
 from app.admission import Admission
 from app.context import Context
+from app.core.keys import credential
 from app.core.limits.limiter import Limiter
 from app.core.model import Credential, Limits, Organization, RedisAddress, Verdict
 from app.core.redis.link import RedisLink
@@ -29,7 +30,7 @@ from tests.backend import OK, Backend, Connection
 from tests.core.clients import PATIENT_SECONDS
 from tests.eventually import eventually
 from tests.gateway import STATIC_KEY, Gateway, until
-from tests.tenants import add_key, add_organization
+from tests.tenants import add_key, add_organization, sql
 from tools.embedded import RedisServer
 
 HEALTH = b"GET /health/live HTTP/1.1\r\nHost: g\r\n\r\n"
@@ -320,9 +321,10 @@ def test_a_key_that_is_looked_up_and_a_redis_that_is_silent(
     tmp_path: Path, database_url: str, own_redis: RedisServer
 ) -> None:
     """A key not met before goes through the database, in its order; who leaves while Redis is silent is logged 499."""
-    unknown = "sk_test_" + "A" * 43
-    organization = add_organization(database_url)
-    add_key(database_url, 1, organization)
+    issued = credential.mint("test")
+    key_id = add_key(database_url, 1, add_organization(database_url))
+    digest = credential.digest(issued).hex()
+    sql(database_url, "UPDATE api_keys SET key_digest = %s WHERE id = %s", digest, key_id)
     with Backend() as backend:
         stage = Stage(backend)
         stage.act = echo
@@ -334,12 +336,14 @@ def test_a_key_that_is_looked_up_and_a_redis_that_is_silent(
         }
         with Gateway(tmp_path, environment) as gateway:
             until(lambda: not gateway.get("/warm").all("X-RateLimit-Mode"), "Redis to decide")
-            known, strange = (request(b"GET /%d HTTP/1.1" % number) for number in (1, 2))
-            strange = strange.replace(STATIC_KEY.encode(), unknown.encode())
+            keys = [STATIC_KEY, issued, credential.mint("test"), STATIC_KEY, issued]
+            asked = [request(b"GET /%d HTTP/1.1" % number) for number in range(len(keys))]
             with gateway.client() as client:
-                client.send(known + strange + known)
-                replies = [client.reply() for _ in range(3)]
-            assert [reply.status for reply in replies] == [200, 403, 200]
+                for key, text in zip(keys, asked, strict=True):
+                    client.send(text.replace(STATIC_KEY.encode(), key.encode()))
+                replies = [client.reply() for _ in keys]
+            assert [reply.status for reply in replies] == [200, 200, 403, 200, 200]
+            assert [replies[number].body for number in (0, 1, 3, 4)] == [b"/0", b"/1", b"/3", b"/4"]
             own_redis.freeze()
             try:
                 client = gateway.client().send(request(b"GET /gone HTTP/1.1"))
@@ -360,13 +364,13 @@ class Uses:
     def __init__(self) -> None:
         self.noted: list[Credential] = []
 
-    def note(self, credential: Credential, at: float) -> None:
-        self.noted.append(credential)
+    def note(self, whose: Credential, at: float) -> None:
+        self.noted.append(whose)
 
 
 async def test_who_leaves_before_redis_is_asked_is_charged_nothing(redis_url: str, redis_server: RedisServer) -> None:
     """Cancelled in the turn in which it was begun, a request is never sent; cancelled later it has counted, untold."""
-    credential = Credential("k", Organization("leaving", "basic", Limits(10, 100, 0)))
+    whose = Credential("k", Organization("leaving", "basic", Limits(10, 100, 0)))
     told: list[Verdict | None] = []
     async with (
         RedisLink(RedisAddress("127.0.0.1", redis_server.port), name="test") as link,
@@ -376,7 +380,7 @@ async def test_who_leaves_before_redis_is_asked_is_charged_nothing(redis_url: st
         context = Context(Message(), "", SimpleNamespace(limiter=limiter, uses=Uses()))
 
         def begun() -> Admission:
-            admission = Admission(context, credential)
+            admission = Admission(context, whose)
             assert admission.verdict is None
             admission.begin(told.append)
             return admission
