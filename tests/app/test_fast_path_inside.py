@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sanic import Sanic
 
 from app.core.process.settings import GatewaySettings
 from app.door import DoorProtocol
@@ -44,6 +45,7 @@ async def port(log: Log) -> AsyncIterator[int]:
         settings = GatewaySettings.model_validate(
             {"BACKEND_URLS": f"a={backend.url}", "VALID_API_KEYS": f"{KEY}:org:premium"}
         )
+        Sanic.test_mode = True
         app = create_app(settings, log.write, name="fast-path")
         server: Any = await app.create_server(
             host="127.0.0.1", port=0, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
