@@ -237,6 +237,7 @@ NEVER = {
     "an upgrade": [b"HTTP/1.1 200 OK", b"Content-Length: 2", b"Upgrade: websocket"],
     "a trailer": [b"HTTP/1.1 200 OK", b"Content-Length: 2", b"Trailer: Server"],
     "a patience": [b"HTTP/1.1 200 OK", b"Content-Length: 2", b"Keep-Alive: timeout=5"],
+    "a secret": [b"HTTP/1.1 200 OK", b"Content-Length: 2", b"Set-Cookie: session=1"],
     "204": [b"HTTP/1.1 204 No Content", b"Content-Length: 2"],
     "304": [b"HTTP/1.1 304 Not Modified", b"Content-Length: 2"],
     "an interim answer": [b"HTTP/1.1 103 Early Hints", b"Content-Length: 2"],

@@ -18,6 +18,9 @@ LINES_MAX: Final = 4_096
 LINE_BYTES_MAX: Final = 256
 _JUDGED: Final = frozenset({b"connection", b"transfer-encoding", b"upgrade", b"trailer", b"keep-alive"})
 
+_SECRET: Final = b"set-cookie"
+"""Not to be kept in memory beyond its request, and hardly said twice."""
+
 
 class KnownLine:
     """`passed`: as the client gets it, empty for what ends here. `length`: what a Content-Length says, else -1."""
@@ -85,7 +88,8 @@ class KnownLines:
             self._lines.clear()
             self._statuses.clear()
         for line, (name, value) in zip(lines[1:], fields, strict=True):
-            if len(line) <= LINE_BYTES_MAX and line not in self._lines and _says(line, name, value):
+            is_new = len(line) <= LINE_BYTES_MAX and line not in self._lines
+            if is_new and name.lower() != _SECRET and _says(line, name, value):
                 self._lines[line] = KnownLine(name, value)
         if len(lines[0]) <= LINE_BYTES_MAX and lines[0] == b"HTTP/1.1 %d %b" % (status, reason):
             self._statuses[lines[0]] = (status, reason)
