@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
@@ -25,7 +26,7 @@ class WebSocketBackend:
     """
 
     def __init__(self, **options: Any) -> None:
-        self._server = serve(self._echo, "127.0.0.1", 0, **options)
+        self._server = serve(self._echo, "127.0.0.1", 0, process_response=self._greeted, **options)
         self.port: int = self._server.socket.getsockname()[1]
         self.connections: queue.Queue[ServerConnection] = queue.Queue()
         self.open: set[ServerConnection] = set()
@@ -37,8 +38,12 @@ class WebSocketBackend:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def _greeted(self, connection: ServerConnection, _: Request, response: Response) -> None:
+        """Before the client hears of it: a test can be over before the thread that serves it has begun."""
+        if response.status_code == 101:
+            self.open.add(connection)
+
     def _echo(self, connection: ServerConnection) -> None:
-        self.open.add(connection)
         self.connections.put(connection)
         with contextlib.suppress(ConnectionClosed):
             for message in connection:
