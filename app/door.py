@@ -1,8 +1,8 @@
 """The door: the public app's HTTP/1 connections, on Sanic's protocol hooks.
 
-Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. It
-takes the requests in order, pipelined ones too, each through an Exchange: at once where nothing has to be waited for
-but Redis and a backend (fast_path.py), else in a task.
+Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. A connection
+takes its requests in order, pipelined ones too: each on the fast path where that is open to it (fast_path.py), else in
+a task, through an Exchange.
 """
 
 from __future__ import annotations

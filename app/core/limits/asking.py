@@ -75,9 +75,8 @@ class Asking:
         """Gives every request of the batch its verdict: Redis's, or this worker's own where Redis gave none."""
         done: asyncio.Future[None] = self.waiting.loop.create_future()
         watch, tally = self._watch, self._tally
-        if (
-            watch is None or tally is None or not watch.is_exact
-        ):  # Redis went away between the requests' arrival and this turn
+        if watch is None or tally is None or not watch.is_exact:
+            # Redis went away between the requests' arrival and this turn.
             for group in batch:
                 self._stand_in(group)
             done.set_result(None)
