@@ -208,18 +208,28 @@ async def test_a_late_answer_costs_the_connection_and_no_line(own_redis: RedisSe
     assert logged == []
 
 
-async def test_who_is_called_back_is_told_even_when_the_loop_ends(own_redis: RedisServer) -> None:
-    """A last look that is cancelled tells all the same: who counts its batches would wait for ever."""
+async def test_who_is_called_back_is_told_of_silence(own_redis: RedisServer) -> None:
+    """A batch that is not answered in its time comes back as unavailable, and costs the connection."""
     told: list[object] = []
     async with link_to(own_redis) as link:
         assert await link.wait_up(5)
         own_redis.freeze()
         link.begin([("PING",)], 0.01, told.append)
-        await eventually(lambda: link._looks)
-        for look in [*link._looks]:
-            look.cancel()
         await eventually(lambda: told)
+        assert not link.is_up
         own_redis.thaw()
+    assert [type(answer) for answer in told] == [RedisUnavailable]
+
+
+async def test_who_is_called_back_is_told_when_the_link_ends(own_redis: RedisServer) -> None:
+    """A batch that is under way when its link is closed comes back: who counts its batches would wait for ever."""
+    told: list[object] = []
+    async with link_to(own_redis) as link:
+        assert await link.wait_up(5)
+        own_redis.freeze()
+        link.begin([("PING",)], 60, told.append)
+    await eventually(lambda: told)
+    own_redis.thaw()
     assert [type(answer) for answer in told] == [RedisUnavailable]
 
 

@@ -35,6 +35,10 @@ LAST_LOOK_TURNS: Final = 2
 """Turns of the loop in which an answer that lies in the socket already gets to its batch."""
 
 
+Answers = list[Any] | RedisUnavailable
+"""What a batch ends with: an answer a command in their order, or that none was answered."""
+
+
 class Subscribed:
     """The subscription stands (again). What was published before this moment, since the last message, is lost."""
 
@@ -59,7 +63,6 @@ class RedisLink:
         self._closed = False
         self._reported_down = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._looks: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._supervisor = asyncio.create_task(self._supervise(), name=f"redis-link-{self.name}")
@@ -88,22 +91,11 @@ class RedisLink:
         Raises RedisUnavailable, without waiting when not connected, if no command was answered. After a time-out the
         connection is replaced, so a late answer cannot be taken for another's. Cancelling a caller harms no other.
         """
-        wire = self._wire
-        if wire is None:
-            raise RedisUnavailable(self.last_error or "not connected yet", sent=False)
-        batch = wire.send(commands)
-        timer = wire.loop.call_later(timeout_seconds, batch.finish)
-        try:
-            await batch.end()
-        finally:
-            timer.cancel()
-        if batch.missing:
-            await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
-        return translated(batch.answers)
+        answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.begin(commands, timeout_seconds, partial(_settle, answered))
+        return await answered
 
-    def begin(
-        self, commands: Sequence[Command], timeout_seconds: float, then: Callable[[list[Any] | RedisUnavailable], None]
-    ) -> None:
+    def begin(self, commands: Sequence[Command], timeout_seconds: float, then: Callable[[Answers], object]) -> None:
         """`run` for who is called back: at once when there is no connection, else as soon as the answers are here."""
         wire = self._wire
         if wire is None:
@@ -115,45 +107,7 @@ class RedisLink:
             then(failure)
             return
         timer = wire.loop.call_later(timeout_seconds, batch.finish)
-        batch.then = partial(self._ended, wire, batch, timer, timeout_seconds, then)
-
-    def _ended(
-        self,
-        wire: RedisWire,
-        batch: Batch,
-        timer: asyncio.TimerHandle,
-        timeout_seconds: float,
-        then: Callable[[list[Any] | RedisUnavailable], None],
-    ) -> None:
-        timer.cancel()
-        if batch.missing:
-            look = asyncio.ensure_future(self._look_and_tell(wire, batch, timeout_seconds, then))
-            self._looks.add(look)
-            look.add_done_callback(self._looks.discard)
-            return
-        try:
-            answers = translated(batch.answers)
-        except RedisUnavailable as failure:
-            then(failure)
-        else:
-            then(answers)
-
-    async def _look_and_tell(
-        self,
-        wire: RedisWire,
-        batch: Batch,
-        timeout_seconds: float,
-        then: Callable[[list[Any] | RedisUnavailable], None],
-    ) -> None:
-        # Also who is cancelled, at the end of the loop, has to tell: a batch that never returns is waited for for ever.
-        answers: list[Any] | RedisUnavailable = RedisUnavailable("not waited for any longer", sent=True)
-        try:
-            await self._last_look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms")
-            answers = translated(batch.answers)
-        except RedisUnavailable as failure:
-            answers = failure
-        finally:
-            then(answers)
+        batch.then = partial(_ended, wire, batch, timer, timeout_seconds, then)
 
     async def listen(self, channel: str) -> AsyncGenerator[bytes | Subscribed, None]:
         """Yields what is published on `channel`, for ever, over every loss of the connection; one channel a link.
@@ -175,15 +129,6 @@ class RedisLink:
             self._up.clear()
             await self._up.wait()
         return self._wire
-
-    async def _last_look(self, wire: RedisWire, batch: Batch, reason: str) -> None:
-        # A busy loop runs the timer before it reads the socket: the answer may be there already (Kong issue 13473).
-        for _ in range(LAST_LOOK_TURNS):
-            await asyncio.sleep(0)
-            if not batch.missing:
-                return
-        wire.drop(reason)
-        raise RedisUnavailable(reason, sent=True)
 
     def reset(self, reason: str) -> None:
         """Replaces the connection, for a server that answers but is the wrong one (READONLY after a failover)."""
@@ -280,6 +225,48 @@ class RedisLink:
         if not self._reported_down and not self._closed:
             self._reported_down = True
             logger.warning("Redis connection {} is down: {}", self.name, reason)
+
+
+def _settle(answered: asyncio.Future[list[Any]], answers: Answers) -> None:
+    if answered.done():
+        return
+    if isinstance(answers, RedisUnavailable):
+        answered.set_exception(answers)
+    else:
+        answered.set_result(answers)
+
+
+def _ended(
+    wire: RedisWire,
+    batch: Batch,
+    timer: asyncio.TimerHandle,
+    timeout_seconds: float,
+    then: Callable[[Answers], object],
+) -> None:
+    timer.cancel()
+    if batch.missing:
+        _look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms", LAST_LOOK_TURNS, then)
+    else:
+        _tell(batch, then)
+
+
+def _look(wire: RedisWire, batch: Batch, reason: str, turns: int, then: Callable[[Answers], object]) -> None:
+    # A busy loop runs the timer before it reads the socket: the answer may be there already (Kong issue 13473).
+    if not batch.missing:
+        _tell(batch, then)
+    elif turns:
+        wire.loop.call_soon(_look, wire, batch, reason, turns - 1, then)
+    else:
+        wire.drop(reason)
+        then(RedisUnavailable(reason, sent=True))
+
+
+def _tell(batch: Batch, then: Callable[[Answers], object]) -> None:
+    try:
+        answers: Answers = translated(batch.answers)
+    except RedisUnavailable as failure:
+        answers = failure
+    then(answers)
 
 
 def _protocol() -> asyncio.Protocol:
