@@ -27,7 +27,8 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, digest_memory, changelog ·
                refresh and refresher (what keeps it fresh) · failed_keys (who guesses) · usage (last_used_at) ·
                static_key · holding (what a ring has)
-    limits/    limiter (admit) over waiting (group: who waits together), tally, denials, fallback, breaker, watch,
+    limits/    limiter (admit) over waiting (group: who waits together), tally
+               (questions: how a batch is asked, question: one call and its answer), denials, fallback, breaker, watch,
                outage, settlement · bucket (the arithmetic) and limiter.lua (the same inside Redis) · announce (header
                fields, the 429) · gauge (a bucket from outside)
     relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
@@ -38,7 +39,7 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
-    redis/     link (one supervised connection) over wire (RESP3) and refusals
+    redis/     link (one supervised connection) over wire (RESP3), refusals and translation
     process/   settings over variables, addresses, admin_token · telemetry, output, access, redaction · request_id,
                duration, version · compiled (what tools/compile made of the hot path, while it is fresh)
 

@@ -7,12 +7,14 @@ from app.context import Context
 from app.core.errors import GatewayError, InternalError
 from app.core.model import Organization
 from app.core.relay.balancer import Balancer
+from app.core.relay.routing import Router
 
 
 def choose(context: Context) -> Balancer | GatewayError:
     """The service, or what to answer instead. From here on its body is bounded."""
     services, body = context.services, context.message.body
-    chosen: Balancer | GatewayError = services.router.choose(context.message.target)
+    router: Router[Balancer] = services.router
+    chosen: Balancer | GatewayError = router.choose(context.message.target)
     if isinstance(chosen, GatewayError):
         return chosen
     context.service = chosen.name

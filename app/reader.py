@@ -145,7 +145,7 @@ class Reader:
 
     def _begin(self, data: bytes) -> bytes:
         """Reads the request line once it is whole, as llhttp is lenient about it. Returns what is to be read next."""
-        if data[:1] in b"\r\n":
+        if data[0] == 13 or data[0] == 10:  # CR, LF
             data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
         if not data:
             return b""

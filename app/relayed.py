@@ -28,7 +28,7 @@ class Relayed:
 def relayed(status: int, reason: bytes, fields: Fields, framed_by: Framing, known: KnownHead | None = None) -> Relayed:
     """What passes of a backend's head; of a `known` one that is known too."""
     if known is not None:
-        return Relayed(status, reason, known.lines, framed_by, is_shared_across_origins=known.shares)
+        return Relayed(status, reason, [known.passed], framed_by, is_shared_across_origins=known.shares)
     return Relayed(
         status,
         reason,

@@ -30,7 +30,7 @@ FAMILIES = (
     frozenset({"relay.tunnel", "relay.reset"}),
     frozenset({"relay.upstream", "relay.peer", "relay.delivery"}),
     frozenset({"relay.probes"}),
-    frozenset({"redis.link", "redis.wire", "redis.refusals"}),
+    frozenset({"redis.link", "redis.wire", "redis.translation"}),
     frozenset({"changes.feed"}),
     frozenset({"changes.presence", "changes.roster"}),
     frozenset({"keys.keyring", "keys.refresh", "keys.refresher"}),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Final
 
 from app.core.envelope import rfc3339
 from app.core.errors import RateLimited
-from app.core.model import Verdict
+from app.core.model import Limits, Verdict
 
 NAMES = (
     "X-RateLimit-Limit-Minute, X-RateLimit-Limit-Day, X-RateLimit-Remaining-Minute, X-RateLimit-Remaining-Day, "
@@ -15,35 +15,59 @@ NAMES = (
 )
 EXPOSE = f"Access-Control-Expose-Headers: {NAMES}\r\n".encode()
 """For answers that a browser's script may read (the backend's Access-Control-Allow-Origin says so)."""
+TEXTS_MAX: Final = 4_096
 
 
-@lru_cache(maxsize=4096)
-def _format(per_minute: int, per_day: int, burst: int, reset_minute: int, reset_day: int, ietf: bool) -> bytes:
-    """Most of the text stays the same for an organization during a minute: a format for the numbers that do not."""
-    text = (
-        f"X-RateLimit-Limit-Minute: {per_minute}\r\nX-RateLimit-Limit-Day: {per_day}\r\n"
-        f"X-RateLimit-Reset-Minute: {rfc3339(reset_minute)}\r\nX-RateLimit-Reset-Day: {rfc3339(reset_day)}\r\n"
-        "X-RateLimit-Remaining-Minute: %d\r\nX-RateLimit-Remaining-Day: %d\r\nX-RateLimit-Burst-Remaining: %d\r\n"
-    )
-    if ietf:
-        minute = f'"minute";q={per_minute};w=60;gw-burst={burst}'
-        text += f'RateLimit-Policy: {minute}, "day";q={per_day};w=86400\r\n'
-        text += 'RateLimit: "minute";r=%d;t=%d, "day";r=%d;t=%d\r\n'
-    return text.encode()
+class _Texts:
+    """What stays the same for an organization during a minute: the texts around the numbers that do not."""
+
+    __slots__ = ("fixed", "limits", "policy", "reset_day", "reset_minute")
+
+    def __init__(self, limits: Limits, reset_minute: int, reset_day: int) -> None:
+        self.limits = limits
+        self.reset_minute = reset_minute
+        self.reset_day = reset_day
+        per_minute, per_day = limits.per_minute, limits.per_day
+        self.fixed = (
+            f"X-RateLimit-Limit-Minute: {per_minute}\r\nX-RateLimit-Limit-Day: {per_day}\r\n"
+            f"X-RateLimit-Reset-Minute: {rfc3339(reset_minute)}\r\nX-RateLimit-Reset-Day: {rfc3339(reset_day)}\r\n"
+            "X-RateLimit-Remaining-Minute: "
+        )
+        minute = f'"minute";q={per_minute};w=60;gw-burst={limits.burst}'
+        self.policy = f'\r\nRateLimit-Policy: {minute}, "day";q={per_day};w=86400\r\nRateLimit: "minute";r='
+
+
+_texts: dict[int, _Texts] = {}
+"""By the identity of the limits, which live as long as these: an organization's are one object in the key ring."""
+
+
+def _texts_for(limits: Limits, reset_minute: int, reset_day: int) -> _Texts:
+    found = _texts.get(id(limits))
+    if (
+        found is None
+        or found.limits is not limits
+        or found.reset_minute != reset_minute
+        or found.reset_day != reset_day
+    ):
+        if len(_texts) >= TEXTS_MAX:
+            _texts.clear()
+        found = _texts[id(limits)] = _Texts(limits, reset_minute, reset_day)
+    return found
 
 
 def fields(verdict: Verdict, ietf: bool = True) -> bytes:
     """The header lines for an answer to a known organization. `ietf`: with RateLimit-Policy, RateLimit (draft 10)."""
     limits, _, _, minute, day, burst, now, reset_minute, reset_day, _, mode = verdict
-    form = _format(limits.per_minute, limits.per_day, limits.burst, reset_minute, reset_day, ietf)
+    texts = _texts_for(limits, reset_minute, reset_day)
+    counted = f"{texts.fixed}{minute}\r\nX-RateLimit-Remaining-Day: {day}\r\nX-RateLimit-Burst-Remaining: {burst}"
     if ietf:
         day_left = reset_day - now
         # Close to midnight the day's rest cannot all be used: the minutes left would not let it through.
         usable = min(day, minute + burst + limits.per_minute * -(-day_left // 60))
-        lines = form % (minute, day, burst, minute, reset_minute - now, usable, day_left)
+        lines = f'{counted}{texts.policy}{minute};t={reset_minute - now}, "day";r={usable};t={day_left}\r\n'
     else:
-        lines = form % (minute, day, burst)
-    return lines if mode == "redis" else lines + b"X-RateLimit-Mode: %b\r\n" % mode.encode()
+        lines = f"{counted}\r\n"
+    return (lines if mode == "redis" else f"{lines}X-RateLimit-Mode: {mode}\r\n").encode()
 
 
 def refusal(verdict: Verdict) -> RateLimited:

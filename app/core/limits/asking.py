@@ -12,8 +12,9 @@ from app.core.limits.bucket import verdict
 from app.core.limits.denials import Denials
 from app.core.limits.fallback import Fallback
 from app.core.limits.group import Group, Waiter
+from app.core.limits.question import Answer, Ask, Outcome
 from app.core.limits.settlement import is_away
-from app.core.limits.tally import Answer, Ask, Outcome, Tally
+from app.core.limits.tally import Tally
 from app.core.limits.waiting import Waiting
 from app.core.limits.watch import Watch
 from app.core.model import Organization, Verdict
@@ -98,13 +99,15 @@ class Asking:
         outcomes: list[Outcome],
     ) -> None:
         late_seconds = self._monotonic() - sent - tally.deadline_seconds
+        failures = []
         try:
             for group, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, Answer):
                     self._grant(group, outcome, sent)
                 else:
+                    failures.append(outcome)
                     self._stand_in(group, owing=is_away(outcome))
-            watch.judge(outcomes, late_seconds)
+            watch.judge(failures, late_seconds)
         except Exception as error:  # noqa: BLE001 - told by who waits for `done`
             done.set_exception(error)
         else:

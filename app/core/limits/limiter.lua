@@ -7,7 +7,7 @@
 --   before_us  Redis's time in microseconds after which the caller no longer waits and must not be charged; 0: never
 --   slot, day  settle instead of ask: add `want` to u if `slot` is still the current one, `want_day` to U if `day` is
 --   m u c d U  beside settling: the bucket as a worker was told it last, which a server that lost its data falls short of
--- Returns  {granted, u, c, U, m, d, seconds, microseconds} after the decision, by this server's clock.
+-- Returns  "granted u c U m d seconds microseconds" after the decision, by this server's clock.
 
 local per_minute, burst, per_day = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local want, before_us = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -82,4 +82,5 @@ if granted > 0 or ARGV[6] or (rolled and want > 0) then
   end
 end
 
-return {granted, u, c, U, m, d, seconds, microseconds}
+-- One text: to read it costs the caller a fifth of what eight integers do.
+return string.format('%d %d %d %d %d %d %d %d', granted, u, c, U, m, d, seconds, microseconds)

@@ -16,7 +16,7 @@ from app.core.limits.breaker import Breaker
 from app.core.limits.fallback import Debt, Fallback
 from app.core.limits.outage import OutageLog
 from app.core.limits.settlement import Settlement, is_away
-from app.core.limits.tally import Answer, Outcome, Pulse, Tally
+from app.core.limits.tally import Pulse, Tally
 from app.core.redis.link import RedisLink, RedisRefusal, RedisUnavailable
 
 LAG_SECONDS_MAX: Final = 0.025
@@ -92,9 +92,11 @@ class Watch:
             return "closed"
         return "half-open" if self._is_probing else "open"
 
-    def judge(self, outcomes: Sequence[Outcome], late_seconds: float) -> None:
-        """Draws the conclusions from one batch, `late_seconds` after its deadline (negative: before)."""
-        failures = [outcome for outcome in outcomes if not isinstance(outcome, Answer)]
+    def judge(self, failures: Sequence[RedisRefusal | RedisUnavailable], late_seconds: float) -> None:
+        """Draws the conclusions from one batch's failures, `late_seconds` after its deadline (negative: before)."""
+        if not failures:
+            self._breaker.succeeded()
+            return
         self.errors.update(map(kind, failures))
         away = next(filter(is_away, failures), None)
         if away is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -18,6 +17,8 @@ LINE_BYTES_MAX: Final = 4096
 """PIPE_BUF on Linux: a write of up to this many bytes to a pipe is not mixed with another process's (pipe(7)). So every
 line is made to fit, and the workers of one gateway can share one pipe."""
 PATH_CHARACTERS_MAX: Final = 2048
+TEXTS_MAX: Final = 4_096
+"""That are remembered with their quotation marks."""
 REST_CHARACTERS_MAX: Final = 256
 """For the other texts of a line that won't fit: methods and request ids are the client's own words."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -93,20 +94,37 @@ def access_line(
     return _bounded({name: fields[name] for name in _FIELDS + _MORE_FIELDS})
 
 
-def _quote(text: str | None) -> str:
+def _quote(text: str) -> str:
     """As JSON. Raises TypeError for what is no Unicode."""
     return orjson.dumps(text).decode()
 
 
-_quoted: Final = lru_cache(maxsize=4096)(_quote)
-"""For texts that come again."""
+def _quoted(text: str) -> str:
+    """The same for texts that come again."""
+    found = _texts.get(text)
+    if found is None:
+        if len(_texts) >= TEXTS_MAX:
+            _texts.clear()
+        found = _texts[text] = _quote(text)
+    return found
 
 
-@lru_cache(maxsize=4096)
+_texts: dict[str, str] = {}
+
+
 def _whose(organization_id: str | None, tier: str | None, service: str | None, key_id: str | None) -> str:
     """The members that are the same in all lines of one key and service."""
-    fields = {"organization_id": organization_id, "plan_tier": tier, "service": service, "key_id": key_id}
-    return orjson.dumps(fields).decode()[1:-1]
+    whose = (organization_id, tier, service, key_id)
+    found = _owners.get(whose)
+    if found is None:
+        if len(_owners) >= TEXTS_MAX:
+            _owners.clear()
+        fields = {"organization_id": organization_id, "plan_tier": tier, "service": service, "key_id": key_id}
+        found = _owners[whose] = orjson.dumps(fields).decode()[1:-1]
+    return found
+
+
+_owners: dict[tuple[str | None, str | None, str | None, str | None], str] = {}
 
 
 def _bounded(fields: dict[str, object]) -> bytes:

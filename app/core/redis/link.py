@@ -1,7 +1,7 @@
 """The one way to Redis: a supervised connection whose state is always known and which no caller ever waits for.
 
 coredis's pool connects on demand, leaks slots when callers are cancelled and sends commands a second time after a
-time-out, which counts a request twice. So only its reading and writing of RESP3 is used here (redis_wire.py).
+time-out, which counts a request twice. So only its reading and writing of RESP3 is used here (wire.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, Final, Self, cast
 from loguru import logger
 
 from app.core.model import RedisAddress
-from app.core.redis.refusals import RedisRefusal, RedisUnavailable, root, translated
-from app.core.redis.wire import Batch, Command, RedisWire
+from app.core.redis.refusals import RedisRefusal, RedisUnavailable
+from app.core.redis.translation import root
+from app.core.redis.wire import Answers, Command, RedisWire, Then
 
 __all__ = ["Command", "RedisLink", "RedisRefusal", "RedisUnavailable", "Subscribed"]
 
@@ -31,12 +32,6 @@ STABLE_SECONDS: Final = 1.0
 """A connection that lived this long is replaced without a pause; a shorter life counts as one more failed attempt."""
 PING_PAUSE_SECONDS: Final = 2.0
 PING_SECONDS: Final = 1.0
-LAST_LOOK_TURNS: Final = 2
-"""Turns of the loop in which an answer that lies in the socket already gets to its batch."""
-
-
-Answers = list[Any] | RedisUnavailable
-"""What a batch ends with: an answer a command in their order, or that none was answered."""
 
 
 class Subscribed:
@@ -95,19 +90,13 @@ class RedisLink:
         self.begin(commands, timeout_seconds, partial(_settle, answered))
         return await answered
 
-    def begin(self, commands: Sequence[Command], timeout_seconds: float, then: Callable[[Answers], object]) -> None:
+    def begin(self, commands: Sequence[Command], timeout_seconds: float, then: Then) -> None:
         """`run` for who is called back: at once when there is no connection, else as soon as the answers are here."""
         wire = self._wire
         if wire is None:
             then(RedisUnavailable(self.last_error or "not connected yet", sent=False))
-            return
-        try:
-            batch = wire.send(commands)
-        except RedisUnavailable as failure:
-            then(failure)
-            return
-        timer = wire.loop.call_later(timeout_seconds, batch.finish)
-        batch.then = partial(_ended, wire, batch, timer, timeout_seconds, then)
+        else:
+            wire.begin(commands, timeout_seconds, then)
 
     async def listen(self, channel: str) -> AsyncGenerator[bytes | Subscribed, None]:
         """Yields what is published on `channel`, for ever, over every loss of the connection; one channel a link.
@@ -175,13 +164,13 @@ class RedisLink:
     async def _greet(self, wire: RedisWire) -> None:
         """HELLO 3 with the password, the name for CLIENT LIST, and the database. Raises RedisRefusal."""
         address = self._address
-        hello: Command = (b"HELLO", 3)
+        hello: tuple[bytes | str | int, ...] = (b"HELLO", 3)
         if address.password is not None or address.username is not None:
             hello += (b"AUTH", address.username or "default", address.password or "")
         commands: list[Command] = [(*hello, b"SETNAME", self.name), (b"SELECT", address.db)]
-        batch = wire.send(commands)
-        await batch.end()
-        for answer in translated(batch.answers):
+        answered: asyncio.Future[list[Any]] = wire.loop.create_future()
+        wire.begin(commands, HANDSHAKE_SECONDS, partial(_settle, answered))
+        for answer in await answered:
             if isinstance(answer, RedisRefusal):
                 raise RedisRefusal(answer.code, self._without_password(answer.text))
             if isinstance(answer, Exception):
@@ -234,39 +223,6 @@ def _settle(answered: asyncio.Future[list[Any]], answers: Answers) -> None:
         answered.set_exception(answers)
     else:
         answered.set_result(answers)
-
-
-def _ended(
-    wire: RedisWire,
-    batch: Batch,
-    timer: asyncio.TimerHandle,
-    timeout_seconds: float,
-    then: Callable[[Answers], object],
-) -> None:
-    timer.cancel()
-    if batch.missing:
-        _look(wire, batch, f"no answer within {timeout_seconds * 1000:.0f} ms", LAST_LOOK_TURNS, then)
-    else:
-        _tell(batch, then)
-
-
-def _look(wire: RedisWire, batch: Batch, reason: str, turns: int, then: Callable[[Answers], object]) -> None:
-    # A busy loop runs the timer before it reads the socket: the answer may be there already (Kong issue 13473).
-    if not batch.missing:
-        _tell(batch, then)
-    elif turns:
-        wire.loop.call_soon(_look, wire, batch, reason, turns - 1, then)
-    else:
-        wire.drop(reason)
-        then(RedisUnavailable(reason, sent=True))
-
-
-def _tell(batch: Batch, then: Callable[[Answers], object]) -> None:
-    try:
-        answers: Answers = translated(batch.answers)
-    except RedisUnavailable as failure:
-        answers = failure
-    then(answers)
 
 
 def _protocol() -> asyncio.Protocol:

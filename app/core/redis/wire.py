@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final, cast
 
 from coredis._packer import Packer
@@ -17,56 +16,83 @@ from coredis.constants.resp import DataType
 from coredis.parser import NotEnoughData, Parser
 
 from app.core.redis.refusals import RedisUnavailable
+from app.core.redis.translation import translated
 
-Command = tuple[bytes | str | int, ...]
+Command = tuple[bytes | str | int, ...] | bytes
+"""Bytes are packed already: one whole command in RESP."""
+Answers = list[Any] | RedisUnavailable
+"""What a batch ends with: an answer a command, in their order, or that none was answered."""
+Then = Callable[[Answers], object]
+LAST_LOOK_TURNS: Final = 2
+"""Turns of the loop in which an answer that lies in the socket already gets to its batch."""
 PUSHES_MAX: Final = 65_536
 """Messages that a listener has not taken yet; one that is slower loses its connection, and catches up."""
 
 
 class Batch:
-    """Commands that were sent together. `then` is called once, when all are answered or the connection has ended."""
+    """Commands that were sent together; `then` is called once: all are answered, or time or the connection has ended.
 
-    __slots__ = ("_loop", "answers", "missing", "then")
+    What comes in the place of a whole batch, or of one answer, is said at `RedisLink.run`.
+    """
 
-    def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    __slots__ = ("_timeout_seconds", "_timer", "_wire", "answers", "has_failures", "missing", "then")
+
+    def __init__(self, wire: RedisWire, count: int, timeout_seconds: float, then: Then) -> None:
+        self._wire = wire
+        self._timeout_seconds = timeout_seconds
+        self._timer = wire.loop.call_later(timeout_seconds, self._late)
         self.answers: list[Any] = []
         self.missing = count
-        self.then: Callable[[], object] | None = None
-
-    def end(self) -> asyncio.Future[None]:
-        """Done at that moment. Cancelling who waits harms nobody."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self.then = partial(_set, future)
-        return future
+        self.has_failures = False
+        self.then: Then | None = then
 
     def take(self, answer: Any) -> bool:
         """One more answer; whether it was the last."""
         self.answers.append(answer)
         self.missing -= 1
-        if not self.missing:
-            self.finish()
-        return not self.missing
+        if isinstance(answer, BaseException):
+            self.has_failures = True
+        if self.missing:
+            return False
+        self._tell()
+        return True
 
     def cut_off(self, reason: str) -> None:
         """No more will come: what is missing may have run or not."""
+        self.has_failures = True
         self.answers += [RedisUnavailable(f"connection lost: {reason}", sent=True) for _ in range(self.missing)]
         self.missing = 0
-        self.finish()
+        self._tell()
 
-    def finish(self) -> None:
+    def _tell(self) -> None:
         then, self.then = self.then, None
-        if then is not None:
-            then()
+        self._timer.cancel()
+        if then is None:
+            return
+        if not self.has_failures:
+            then(self.answers)
+            return
+        try:
+            answers: Answers = translated(self.answers)
+        except RedisUnavailable as failure:
+            answers = failure
+        then(answers)
 
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def _late(self, turns: int = LAST_LOOK_TURNS) -> None:
+        # A busy loop runs the timer before it reads the socket: the answer may be there already (Kong issue 13473).
+        if self.then is None:
+            return
+        if turns:
+            self._wire.loop.call_soon(self._late, turns - 1)
+            return
+        then, self.then = self.then, None
+        reason = f"no answer within {self._timeout_seconds * 1000:.0f} ms"
+        self._wire.drop(reason)
+        then(RedisUnavailable(reason, sent=True))
 
 
 class RedisWire:
-    """Made by `loop.create_connection`. `send` gives a Batch; `pushes` are published messages, None at the end.
+    """Made by `loop.create_connection`. `begin` sends a batch; `pushes` are published messages, None at the end.
 
     `reason`: why it ended; `was_dropped`: by us. An asyncio.Protocol in all but name, so that it can be native
     (compiled.py).
@@ -87,14 +113,20 @@ class RedisWire:
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, commands: Sequence[Command]) -> Batch:
-        """One write for all `commands`. Raises RedisUnavailable when the connection has ended."""
+    def begin(self, commands: Sequence[Command], timeout_seconds: float, then: Then) -> None:
+        """One write for all `commands`; `then` is told, at once when the connection has ended.
+
+        After a time-out the connection is dropped, so a late answer cannot be taken for another's.
+        """
         if self._transport is None or self._transport.is_closing():
-            raise RedisUnavailable(self.reason or "connection lost", sent=False)
-        batch = Batch(len(commands), self.loop)
-        self._batches.append(batch)
-        self._transport.write(b"".join(self._packer.pack_commands(list(commands))))
-        return batch
+            then(RedisUnavailable(self.reason or "connection lost", sent=False))
+            return
+        data = b"".join([self._packed(command) for command in commands])
+        self._batches.append(Batch(self, len(commands), timeout_seconds, then))
+        self._transport.write(data)
+
+    def _packed(self, command: Command) -> bytes:
+        return command if isinstance(command, bytes) else b"".join(self._packer.pack_commands([command]))
 
     def subscribe(self, channel: str) -> None:
         """Its confirmation is the first of the `pushes`."""

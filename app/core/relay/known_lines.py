@@ -16,6 +16,9 @@ FIELDS_MAX: Final = 256
 """Of one answer's head, whoever reads it."""
 LINES_MAX: Final = 4_096
 LINE_BYTES_MAX: Final = 256
+HEADS_MAX: Final = 256
+HEAD_BYTES_MAX: Final = 4_096
+"""Of a head that is remembered as a whole."""
 _JUDGED: Final = frozenset({b"connection", b"transfer-encoding", b"upgrade", b"trailer", b"keep-alive"})
 
 _SECRET: Final = b"set-cookie"
@@ -37,15 +40,16 @@ class KnownLine:
 
 
 class KnownHead:
-    """A head of known lines: its fields, and the lines of them that the client gets."""
+    """A head of known lines: its fields, and the `lines` of them that the client gets (`passed`: all of these)."""
 
-    __slots__ = ("fields", "length", "lines", "reason", "shares", "status")
+    __slots__ = ("fields", "length", "lines", "passed", "reason", "shares", "status")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
         self.fields: list[tuple[bytes, bytes]] = []
         self.lines: list[bytes] = []
+        self.passed = b""
         self.length = -1
         self.shares = False
 
@@ -56,9 +60,20 @@ class KnownLines:
     def __init__(self) -> None:
         self._lines: dict[bytes, KnownLine] = {}
         self._statuses: dict[bytes, tuple[int, bytes]] = {}
+        self._heads: dict[bytes, KnownHead] = {}
 
     def read(self, head: bytes) -> KnownHead | None:
         """A head, without its empty line; None where a line is not known, or where lines have to be judged together."""
+        found = self._heads.get(head)
+        if found is None:
+            found = self._put_together(head)
+            if found is not None and len(head) <= HEAD_BYTES_MAX:
+                if len(self._heads) >= HEADS_MAX:
+                    self._heads.clear()  # most were of a second that has passed
+                self._heads[head] = found
+        return found
+
+    def _put_together(self, head: bytes) -> KnownHead | None:
         lines = head.split(b"\r\n")
         status = self._statuses.get(lines[0])
         if status is None or len(lines) > FIELDS_MAX + 1:
@@ -77,6 +92,7 @@ class KnownLines:
             found.fields.append(line.field)
             if line.passed:
                 found.lines.append(line.passed)
+        found.passed = b"".join(found.lines)
         return found if found.length >= 0 else None
 
     def learn(self, head: bytes, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:
@@ -87,6 +103,7 @@ class KnownLines:
         if len(self._lines) + len(self._statuses) + len(lines) > LINES_MAX:
             self._lines.clear()
             self._statuses.clear()
+            self._heads.clear()
         for line, (name, value) in zip(lines[1:], fields, strict=True):
             is_new = len(line) <= LINE_BYTES_MAX and line not in self._lines
             if is_new and name.lower() != _SECRET and _says(line, name, value):

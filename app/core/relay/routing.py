@@ -18,8 +18,8 @@ class Router(Generic[S]):
 
     def __init__(self, services: Mapping[str, S]) -> None:
         self._by_segment = {name.encode(): service for name, service in services.items()}
-        only = next(iter(services.values())) if len(services) == 1 else None
-        self._otherwise = only or services.get("default")
+        self._only = next(iter(services.values())) if len(services) == 1 else None
+        self._otherwise = services.get("default")
 
     def choose(self, target: bytes) -> S | ServiceNotFound:
         """The service named by the first path segment, else the only one, else `default`, else a refusal.
@@ -27,6 +27,8 @@ class Router(Generic[S]):
         `target` is the request target as received, in origin form or `*`. The segment is compared as it was sent: an
         escaped name (`/%61pi`) names nothing, since the backend would see other bytes than we judged by.
         """
+        if self._only is not None:
+            return self._only
         segment = first_segment(target)
         service = self._by_segment.get(segment, self._otherwise)
         if service is None:
