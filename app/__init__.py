@@ -40,8 +40,8 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)
     redis/     link (one supervised connection) over wire (RESP3), refusals and translation
-    process/   settings over variables, addresses, admin_token · telemetry, output, access, redaction · request_id,
-               duration, version · compiled (what tools/compile made of the hot path, while it is fresh)
+    process/   settings over variables, addresses, admin_token · telemetry, output over pending, access, redaction ·
+               request_id, duration, version · compiled (what tools/compile made of the hot path, while it is fresh)
 
 Glossary. Organization: who is limited and billed. Credential: one key, judged. Service: a name that requests are
 proxied under. Backend: where one of its targets is. Target: what a worker knows of it. Place: room for one request

@@ -24,7 +24,7 @@ PURE = frozenset(
 )
 """Pure by decision. Every other module of core that neither waits nor imports any of OUTSIDE counts as pure."""
 FAMILIES = (
-    frozenset({"process.output"}),
+    frozenset({"process.output", "process.pending"}),
     frozenset({"process.telemetry"}),
     frozenset({"relay.upstream", "relay.peer", "relay.outbox", "relay.pool"}),
     frozenset({"relay.tunnel", "relay.reset"}),

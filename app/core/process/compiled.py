@@ -46,6 +46,7 @@ MODULES: Final = (
     "app.core.limits.questions",
     "app.core.limits.waiting",
     "app.core.process.access",
+    "app.core.process.pending",
     "app.core.process.request_id",
     "app.core.redis.wire",
     "app.core.relay.balancer",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from app.core.process.access import LINE_BYTES_MAX
+from app.core.process.pending import Pending
 
 FILE_BYTES_MAX: Final = 65_536
 """A write to a regular file is whole in any case (one offset, shared and locked); fewer and larger ones are cheaper."""
@@ -30,36 +31,27 @@ class Output:
     """
 
     def __init__(self, descriptor: int = 1, *, buffer_bytes_max: int = BUFFER_BYTES_MAX) -> None:
-        self.dropped = 0
         self.on_dropped: Callable[[int], None] | None = None
         self.on_failing: Callable[[str], None] | None = None
         self._descriptor = descriptor
-        self._buffer_bytes_max = buffer_bytes_max
+        self._pending = Pending(buffer_bytes_max, self._rouse)
+        self.write = self._pending.put
+        """Takes one whole line, its line end included, of at most LINE_BYTES_MAX bytes."""
         self._start_empty()
         _outputs.add(self)
 
     def _start_empty(self) -> None:
+        self._pending.start_empty()
         self._lock = threading.Lock()
-        self._lines: list[bytes] = []
-        self._pending_bytes = 0
         self._is_failing = self._is_torn = False
-        self._awake = False
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def write(self, line: bytes) -> None:
-        """Takes one whole line, its line end included, of at most LINE_BYTES_MAX bytes."""
-        with self._lock:
-            if self._pending_bytes + len(line) > self._buffer_bytes_max:
-                self.dropped += 1
-                return
-            self._lines.append(line)
-            self._pending_bytes += len(line)
-            if self._awake:
-                return
-            self._awake = True
-        self._rouse()
+    @property
+    def dropped(self) -> int:
+        """Lines that were lost and not reported yet."""
+        return self._pending.dropped
 
     def _rouse(self) -> None:
         with self._lock:
@@ -74,7 +66,7 @@ class Output:
         with self._lock:
             thread, wake, closing = self._thread, self._wake, self._closing
             self._thread, self._wake, self._closing = None, threading.Event(), threading.Event()
-            self._awake = False
+        self._pending.sleep()
         atexit.unregister(self.close)
         closing.set()
         wake.set()
@@ -87,15 +79,9 @@ class Output:
             wake.wait()
             closing.wait(PAUSE_SECONDS)
             wake.clear()
-            self._write_batch(self._take())
+            self._write_batch(self._pending.take())
             self._report()
-        self._write_batch(self._take())
-
-    def _take(self) -> list[bytes]:
-        with self._lock:
-            self._awake = False
-            lines, self._lines = self._lines, []
-        return lines
+        self._write_batch(self._pending.take())
 
     def _write_batch(self, lines: Sequence[bytes]) -> None:
         """The lines still count as pending until they are written, so the bound holds for the whole way."""
@@ -105,8 +91,7 @@ class Output:
                 self._is_failing = False
             except OSError as error:  # EPIPE, ENOSPC, EBADF
                 self._lose(count, error)
-            with self._lock:
-                self._pending_bytes -= len(chunk)
+            self._pending.written(len(chunk))
 
     def _write_all(self, data: bytes) -> None:
         """Raises OSError. Waits for room where whoever shares the descriptor has made it non-blocking.
@@ -123,8 +108,7 @@ class Output:
             data = data[written:]
 
     def _lose(self, count: int, error: OSError) -> None:
-        with self._lock:
-            self.dropped += count
+        self._pending.lose(count)
         if not self._is_failing and self.on_failing is not None:
             self.on_failing(error.strerror or str(error))
         self._is_failing = True
@@ -137,11 +121,9 @@ class Output:
         return FILE_BYTES_MAX if stat.S_ISREG(mode) else LINE_BYTES_MAX
 
     def _report(self) -> None:
-        with self._lock:
-            if not self.dropped or self._lines or self._is_failing or self.on_dropped is None:
-                return  # while it fails the report would be lost as well, and its loss be reported
-            dropped, self.dropped = self.dropped, 0
-        self.on_dropped(dropped)
+        # While it fails the report would be lost as well, and its loss be reported.
+        if self.on_dropped is not None and not self._is_failing and (dropped := self._pending.take_dropped()):
+            self.on_dropped(dropped)
 
     def __enter__(self) -> Self:
         return self
