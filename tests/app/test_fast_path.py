@@ -317,6 +317,16 @@ def test_who_leaves_while_the_backend_works_stops_it(
     assert only_line(gateway, path=path)["status"] == 499
 
 
+def test_who_leaves_while_the_end_is_awaited_is_let_go(gateway: Gateway, stage: Stage) -> None:
+    """After a last answer a client may go as it likes, with bytes of its own unread: nothing breaks over it."""
+    for data in (GET, GET.replace(b"Authorization", b"Unauthorized")):
+        client = gateway.client().send(data + b"GET / HTTP/1.1\r\n")
+        assert client.rest()  # the gateway has sent its end, and lingers
+        reset(client.socket)
+    assert gateway.access(gateway.get("/x")["X-Request-Id"])["status"] == 200
+    assert not [line for line in gateway.log() if "connection_lost" in str(line.get("exception"))]
+
+
 def test_a_key_that_is_looked_up_and_a_redis_that_is_silent(
     tmp_path: Path, database_url: str, own_redis: RedisServer
 ) -> None:
