@@ -300,7 +300,7 @@ def test_pipelined_mixes_keep_their_order(gateway: Gateway, stage: Stage, seed: 
 def test_who_leaves_while_the_backend_works_stops_it(
     gateway: Gateway, stage: Stage, leave: Callable[[Any], None]
 ) -> None:
-    """The backend's connection is ended at once, and the request is logged once, as 499."""
+    """The backend's connection is ended at once, and the request is logged once, as 499 with the backend's time."""
     begun, ended = threading.Event(), threading.Event()
 
     def work(connection: Connection) -> None:
@@ -314,7 +314,9 @@ def test_who_leaves_while_the_backend_works_stops_it(
     assert begun.wait(10)
     leave(client)
     assert ended.wait(10)
-    assert only_line(gateway, path=path)["status"] == 499
+    line = only_line(gateway, path=path)
+    assert line["status"] == 499
+    assert 0 < line["backend_ms"] <= line["duration_ms"]
 
 
 def test_who_leaves_while_the_end_is_awaited_is_let_go(gateway: Gateway, stage: Stage) -> None:
