@@ -64,6 +64,7 @@ class DoorProtocol(HttpProtocol):
         self.conn_info = ConnInfo(transport, unix=self._unix)
         self.peer_ip: str = self.conn_info.client_ip or ""
         self.is_gone = self._is_lingering = self._reading_paused = self._is_over = self._is_serving = False
+        self._has_task_begun = False
         self.is_draining: bool = getattr(self.app.ctx, "is_draining", False)
         self.exchange: Exchange | FastPath | None = None
         self.can_write = True
@@ -161,6 +162,7 @@ class DoorProtocol(HttpProtocol):
         if not self._is_over or self.is_gone or self.transport is None:
             self._next()
         else:
+            self._has_task_begun = True  # its request has been logged: nothing is lost if it is cancelled at once
             self._task = self.loop.create_task(self._linger())
             self._task.add_done_callback(self._task_ended)
 

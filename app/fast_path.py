@@ -83,6 +83,8 @@ class FastPath:
         """Nobody is there any more: ends the request where it is. Its line is logged."""
         if self._admission is not None:
             self._admission.cancel()
+        if self._attempt is not None:
+            self.context.backend_seconds = time.monotonic() - self._attempt.began
         self._let_go()
         self._writer.keep_alive = False
         self._conclude()

@@ -23,7 +23,11 @@ FIELDS_MAX: Final = 100
 PIPELINE_MAX: Final = 16
 LENGTH_DIGITS_MAX: Final = 20
 """Of 2^64, which is as far as llhttp counts. It takes any number of zeros before; int() does not."""
+PLAIN_BYTES_MAX: Final = 4_096
+"""Fields that are remembered for the connection's next request: most have far fewer, and idle connections are many."""
 _LOOKED_AT: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"})
+_LOOKED_AT_BYTES_MAX: Final = 17
+"""Of their names. Longer ones are not asked about: `_known` would remember them, thousands of up to 16 kB each."""
 
 _EMPTY_LINE: Final = b"\r\n\r\n"
 _STAND_IN: Final = b"POST"
@@ -192,7 +196,8 @@ class Reader:
         fields_at, self._fields_at = self._fields_at, 0
         try:
             self._parser.feed_data(data if end == len(data) else data[:end])
-            if fields_at and self._between and self.queue[-1].is_plain:
+            is_short = end - fields_at <= PLAIN_BYTES_MAX
+            if fields_at and is_short and self._between and self.queue[-1].is_plain:
                 self._plain_fields, self._plain = data[fields_at:end], self.queue[-1]
         except httptools.HttpParserUpgrade:
             self._renew_parser()
@@ -293,7 +298,7 @@ class Reader:
         """Checks what llhttp leaves open and fills in what depends on several fields."""
         hosts, length, chunked = [], 0, False
         for name, value in message.fields:
-            key = _known(name)
+            key = _known(name) if len(name) <= _LOOKED_AT_BYTES_MAX else None
             if key is None:
                 continue
             if key == b"host":

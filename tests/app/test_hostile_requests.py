@@ -10,6 +10,7 @@ from tests.app.corpus_forwarded import FORWARDED, SMUGGLED, STRANGE_METHODS, For
 from tests.app.corpus_framing import CHUNKS, FRAMINGS, LENGTHS
 from tests.app.corpus_heads import FIELDS, HOSTS, LIMITS, LINES
 from tests.app.reading_servers import Read, installed
+from tests.app.test_relay import AUTH, MEGABYTE, resident_bytes
 from tests.backend import Backend, Connection
 from tests.gateway import Gateway, until
 from tools.readers import Request, requests_by_h11, requests_by_llhttp
@@ -116,6 +117,20 @@ def test_what_is_well_formed_is_one_request_to_everybody(
             continue
         assert (len(other.requests), other.end) == (1, "clean"), name
         assert end_to_end(other.requests[0]) == end_to_end(reading.requests[0]), name
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize("fields", [b"Host: g\r\n", AUTH], ids=["no key", "a key"])
+def test_names_that_nobody_says_twice_leave_nothing_behind(gateway: Gateway, backend: Backend, fields: bytes) -> None:
+    """Thousands of long field names, from a stranger and from a customer, are forgotten with their requests."""
+    before = resident_bytes(gateway)
+    with gateway.client() as client:
+        for number in range(4096):
+            name = b"X-%d-%b" % (number, (b"a" if fields is AUTH else b"b") * 15_000)
+            client.send(b"GET / HTTP/1.1\r\n%b%b: 1\r\n\r\n" % (fields, name)).reply()
+    assert resident_bytes(gateway) - before < 16 * MEGABYTE
 
 
 # --- pipelines ---

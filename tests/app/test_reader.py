@@ -348,3 +348,14 @@ def test_every_method_that_llhttp_is_given_is_known_to_it() -> None:
         read = reader.Reader(lambda: None, lambda: None)
         read.feed(method + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert [each.error for each in read.queue] == [None], method
+
+
+@pytest.mark.parametrize(("count", "is_remembered"), [(10, True), (5_000, False)])
+def test_only_short_heads_are_remembered(count: int, is_remembered: bool) -> None:
+    """What a waiting connection remembers of its last request is little, however much that said."""
+    fields = b"\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * count)
+    made = reader.Reader(lambda: None, lambda: None)
+    for _ in range(2):
+        made.feed(b"GET / HTTP/1.1" + fields)
+    assert [message.host for message in made.queue] == [b"h", b"h"]
+    assert (made._plain_fields == fields) is is_remembered

@@ -43,6 +43,8 @@ RESERVED: Final = frozenset(
 `Proxy` is no field of HTTP, but a CGI program takes it for HTTP_PROXY (CVE-2016-5385)."""
 
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+NAME_BYTES_MAX: Final = 64
+"""Of a name that is remembered: thousands of up to 16 kB each would fill the memory that everybody shares."""
 _ENDS_HERE: Final = HOP_BY_HOP | RESERVED
 
 _SIGNS: Final = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
@@ -86,22 +88,32 @@ def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     return [value for field, value in fields if field.lower() == name]
 
 
-# The names that clients and backends use are few: what is to become of each is worked out once.
-@lru_cache(maxsize=4096)
-def _fate_to_backend(name: bytes) -> Fate:
+def _to_backend(name: bytes) -> Fate:
     key = canonical(name)
     if key == b"connection" or key == b"te":
         return Fate.CONNECTION if key == b"connection" else Fate.TE
     return Fate.ENDS if key in _ENDS_HERE or key in FRAMING or key.startswith(b"x-forwarded") else Fate.PASSES
 
 
-@lru_cache(maxsize=4096)
-def _fate_to_client(name: bytes) -> Fate:
+def _to_client(name: bytes) -> Fate:
     key = canonical(name)
     if key == b"connection":
         return Fate.CONNECTION
     ends = key in HOP_BY_HOP or key == b"x-request-id" or key.startswith((b"x-ratelimit", b"ratelimit"))
     return Fate.ENDS if ends else Fate.PASSES
+
+
+# The names that clients and backends use are few: what is to become of each is worked out once.
+_known_to_backend: Final = lru_cache(maxsize=4096)(_to_backend)
+_known_to_client: Final = lru_cache(maxsize=4096)(_to_client)
+
+
+def _fate_to_backend(name: bytes) -> Fate:
+    return _known_to_backend(name) if len(name) <= NAME_BYTES_MAX else _to_backend(name)
+
+
+def _fate_to_client(name: bytes) -> Fate:
+    return _known_to_client(name) if len(name) <= NAME_BYTES_MAX else _to_client(name)
 
 
 @lru_cache(maxsize=256)
