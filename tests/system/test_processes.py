@@ -152,7 +152,7 @@ def test_a_killed_worker_costs_its_own_requests_only(start: Start, backend: Back
         held.go.set()
         assert all(client.is_closed() for client in of_killed)
         assert [client.reply().body for client in of_other] == [b"ok"] * len(of_other)
-    until(lambda: len({*gateway.worker_pids} - {*before}) == 1 and len(gateway.worker_pids) == 2, "a new worker", 5)
+    until(lambda: len({*gateway.worker_pids} - {*before}) == 1 and len(gateway.worker_pids) == 2, "a new worker")
     until(lambda: any("SIGKILL" in each for each in messages(gateway)), "the log to tell")
 
 
@@ -210,7 +210,7 @@ def test_workers_end_with_the_arbiter(start: Start) -> None:
     gateway = start(WEB_CONCURRENCY="2")
     until(lambda: len(gateway.worker_pids) == 2, "two workers")
     gateway.process.kill()
-    until(lambda: processes(gateway) == [], "the workers to end", 5)
+    until(lambda: processes(gateway) == [], "the workers to end")
     assert is_refused(gateway)
 
 
@@ -323,11 +323,11 @@ def test_a_stream_that_does_not_end_is_cut(version: bytes, start: Start, backend
         began = time.monotonic()
         gateway.terminate()
         assert gateway.process.wait(10) == 0
-        assert 1 <= time.monotonic() - began < 5
+        assert 1 <= time.monotonic() - began < 8
         with pytest.raises(ConnectionResetError):
             while client.socket.recv(65_536):
                 pass
-    assert ended.wait(1)
+    assert ended.wait(10)
     request_id = head.partition(b"X-Request-ID: ")[2].split(b"\r\n")[0].decode()
     assert gateway.access(request_id)["status"] == 200
     assert any("did not end within 1 s" in each for each in messages(gateway))
