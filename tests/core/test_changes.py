@@ -72,7 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_heard(link: RedisLink, told: list[Change], gateways: int) -> None:
     """Publishes until so many hear it: a subscription takes a moment to stand."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while await publish(link, told) != gateways:  # noqa: ASYNC110  only Redis knows
             await asyncio.sleep(0.005)
 
