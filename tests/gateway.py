@@ -19,7 +19,7 @@ from typing import Any, Self
 from tools.embedded import ReservedPort
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 40.0
 STATIC_KEY = "sk_test_abc123"
 """What `Gateway` lets in when it is given no database: organization org_1, premium."""
 
