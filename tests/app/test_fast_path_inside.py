@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,13 +48,14 @@ async def port(log: Log) -> AsyncIterator[int]:
         )
         Sanic.test_mode = True
         app = create_app(settings, log.write, name="fast-path")
+        listener = socket.create_server(("127.0.0.1", 0))  # to Sanic port 0 is no port: it would take 8000
         server: Any = await app.create_server(
-            host="127.0.0.1", port=0, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
+            sock=listener, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
         )
         await server.startup()
         await server.before_start()
         await server.start_serving()
-        yield server.server.sockets[0].getsockname()[1]
+        yield listener.getsockname()[1]
         await server.before_stop()
         await server.close()
         await server.after_stop()
