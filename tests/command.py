@@ -21,7 +21,7 @@ def run(module: str, *arguments: str, **variables: str | None) -> subprocess.Com
     command = [sys.executable, "-m", module, *arguments]
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(
-            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110
         )
 
 

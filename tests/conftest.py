@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 import uvloop
@@ -19,6 +20,16 @@ from db.migrate import migrate
 from tools.embedded import RedisServer, postgres
 
 _numbers = itertools.count(1)
+
+# An example that waits for a processor is not slow; and one that fails is to fail in every run or in none. Others than
+# these are looked for with --hypothesis-profile=default.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
+
+NO_FSYNC = ("--appendfsync", "no")
+"""For Redis in tests: nobody waits for the disk; what was acknowledged is written all the same, and survives a kill."""
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -80,7 +91,7 @@ def database_url(new_database: Callable[..., str]) -> str:
 @pytest.fixture(scope="session")
 def redis_server(short_folder: Path) -> Iterator[RedisServer]:
     """This test process's Redis. A test that hurts it starts its own instead (`own_redis`)."""
-    with RedisServer(short_folder / "redis") as server:
+    with RedisServer(short_folder / "redis", None, *NO_FSYNC) as server:
         yield server
 
 
@@ -98,5 +109,5 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture
 def own_redis(short_folder: Path) -> Iterator[RedisServer]:
     """A Redis that the test may kill, freeze and restart."""
-    with RedisServer(short_folder / f"redis-{next(_numbers)}") as server:
+    with RedisServer(short_folder / f"redis-{next(_numbers)}", None, *NO_FSYNC) as server:
         yield server

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tools.embedded import free_port
+from tools.embedded import ReservedPort
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 40.0
 STATIC_KEY = "sk_test_abc123"
 """What `Gateway` lets in when it is given no database: organization org_1, premium."""
 
@@ -32,6 +32,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
             raise AssertionError(f"waited {seconds} s in vain for {what}")
         time.sleep(0.01)  # between two looks
     return value
+
+
+def room_in_this_minute(seconds: float) -> None:
+    """Waits for the next UTC minute when less than `seconds` of this one are left: what is counted belongs to one."""
+    left = 60 - time.time() % 60
+    if left < seconds:
+        time.sleep(left + 0.05)
 
 
 class Reply:
@@ -161,10 +168,12 @@ class Gateway:
     """`python -m app` with exactly the environment given (plus PATH and HOME). A context manager."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], *, module: str = "app") -> None:
-        self.port = free_port()
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
         self.folder = folder
         self._lines: list[str] = []
         self._errors: list[str] = []
+        self._collectors: list[threading.Thread] = []
         port = str(self.port)
         defaults = {"GATEWAY_PORT": port, "ADMIN_PORT": port, "WEB_CONCURRENCY": "1", "PYTHONPATH": str(ROOT)}
         defaults["SHUTDOWN_DELAY"] = "0"  # no router is there to be told
@@ -197,7 +206,8 @@ class Gateway:
         for stream, lines in ((self.process.stdout, self._lines), (self.process.stderr, self._errors)):
             if stream is None:
                 continue
-            threading.Thread(target=self._collect, args=(stream, lines), daemon=True).start()
+            self._collectors.append(threading.Thread(target=self._collect, args=(stream, lines), daemon=True))
+            self._collectors[-1].start()
         if wait:
             until(lambda: self.answers() or self.process.poll() is not None, "the gateway to answer")
             assert self.process.poll() is None, self.output
@@ -208,13 +218,21 @@ class Gateway:
         with stream:
             lines.extend(iter(stream.readline, ""))
 
+    def _catch_up(self) -> None:
+        """Once the process has ended, waits until what it said last was read too."""
+        if self.process.poll() is not None:
+            for collector in self._collectors:
+                collector.join(DEADLINE_SECONDS)
+
     @property
     def output(self) -> str:
-        """Standard output and standard error so far."""
+        """Standard output and standard error so far; all of it once the process has ended."""
+        self._catch_up()
         return "".join(self._lines) + "".join(self._errors)
 
     def log(self, **fields: Any) -> list[dict[str, Any]]:
-        """The JSON lines on standard output so far whose fields equal `fields`."""
+        """The JSON lines on standard output so far whose fields equal `fields`; of all of it once it has ended."""
+        self._catch_up()
         lines = [json.loads(line) for line in list(self._lines) if line.startswith("{")]
         return [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
 

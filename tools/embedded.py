@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -29,6 +31,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class ReservedPort:
+    """`number` is a TCP port on loopback that nobody who asks for any free port is given, as long as this object lives.
+
+    The server that it is for names it, with SO_REUSEADDR, and gets it as often as it starts: Linux gives a named port
+    to whoever wants to share it with a socket that does not listen. Until then connections to it are refused.
+    """
+
+    def __init__(self) -> None:
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            self.number: int = holder.getsockname()[1]
+            weakref.finalize(self, os.close, holder.detach())
+
+
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """Runs a cluster in `folder` (made at need; its parent must exist); yields the URI of its `postgres` database."""
@@ -43,7 +60,10 @@ class RedisServer:
     """One redis-server process on loopback with its data in `folder`; a context manager. `stop` and `start` at will."""
 
     def __init__(self, folder: Path, port: int | None = None, *options: str) -> None:
-        self.port = port or free_port()
+        if port is None:
+            self._reserved = ReservedPort()  # also while it is stopped: it comes back to the same port
+            port = self._reserved.number
+        self.port = port
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None

@@ -14,6 +14,9 @@ from tests.gateway import until
 from tests.tenants import ACME, add_organization, sql
 from tools.embedded import RedisServer
 
+ROOM_SECONDS = 2.0
+"""For a machine that is busy with other things."""
+
 
 def ended(admin: Admin) -> tuple[int, str]:
     """Exit status and standard error of a process that is to end by itself."""
@@ -38,9 +41,7 @@ def test_no_token_no_start(tmp_path: Path) -> None:
 def test_a_port_that_is_taken(tmp_path: Path, database_url: str) -> None:
     """A taken port is one line and status 1."""
     admin = Admin(tmp_path, database_url)
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", admin.port))
-        other.listen()
+    with socket.create_server(("127.0.0.1", admin.port)):
         status, errors = ended(admin)
     assert status == 1
     assert errors.strip().startswith(f"Failed to start: 127.0.0.1 port {admin.port} cannot be used (")
@@ -107,7 +108,7 @@ def test_without_redis_writes_are_done_and_say_so(tmp_path: Path, database_url: 
         until(lambda: admin.call("GET", "/health").json()["status"] == "degraded", "the loss to be noticed")
         began = time.monotonic()
         made = admin.organization()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + ROOM_SECONDS
         assert made["heard_by"] is None
         assert sql(database_url, "SELECT count(*) FROM changes WHERE ref = %s", made["id"]) == [(1,)]
 
@@ -133,7 +134,7 @@ def test_before_there_is_a_database(tmp_path: Path) -> None:
         ):
             began = time.monotonic()
             answer = admin.call(method, path, body)
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 1 + ROOM_SECONDS
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert answer.json()["error"]["message"] == "database temporarily unavailable"
         assert "hushhush" not in admin.output

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.gateway import until
-from tools.embedded import free_port
+from tools.embedded import ReservedPort
 from tools.readers import Reading, Request, answers_by_h11, requests_by_h11
 
 Read = Callable[[bytes], Reading]
@@ -108,7 +108,8 @@ class _Echo(socketserver.StreamRequestHandler):
 def nginx(folder: Path) -> Iterator[Read]:
     """nginx as a proxy: what it passes on is how it read a request."""
     folder.mkdir()
-    port = free_port()
+    reserved = ReservedPort()
+    port = reserved.number
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as echo:
         threading.Thread(target=echo.serve_forever, daemon=True).start()
         configuration = folder / "nginx.conf"

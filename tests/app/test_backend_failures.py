@@ -123,13 +123,14 @@ def test_an_answer_that_breaks_off_never_looks_whole(
 ) -> None:
     """A backend that dies in its body: the client sees a broken answer; where only the close ends it, a reset."""
     framing, body = CUT_SHORT[case]
+    has_arrived = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read()
         connection.send(HEAD_OK + framing)
         connection.send(body)
         if ending == "rst":
-            time.sleep(0.05)  # so that the reset does not overtake what was sent
+            has_arrived.wait(10)  # so that the reset does not overtake what was sent
             reset(connection.socket)
 
     backend.script = script
@@ -137,6 +138,9 @@ def test_an_answer_that_breaks_off_never_looks_whole(
         client.send(request_head)
         head = client._until(b"\r\n\r\n") or b""
         assert b" 200 OK" in head
+        while b"hello" not in client.buffer:
+            assert client._more()
+        has_arrived.set()
         if request_head is GET:
             is_whole = client._body(head, "GET")[1]
         elif b"Content-Length" in head:
@@ -175,13 +179,14 @@ def test_bytes_after_an_answer_poison_nothing(case: str, is_late: bool, gateway:
     """The first answer passes as it was, what follows is dropped with the connection, the next request is clean."""
     data = SECOND[case]
     first = data.partition(b"poison")[0] if is_late else data
+    was_read, is_dropped = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
         while connection.read():
             connection.send(first)
-            if is_late:
-                time.sleep(0.02)
+            if is_late and was_read.wait(10):
                 connection.send(b"HTTP/1.1 500 Poison\r\nContent-Length: 6\r\n\r\npoison")
+        is_dropped.set()
 
     backend.script = script
     with gateway.client() as client:
@@ -190,7 +195,8 @@ def test_bytes_after_an_answer_poison_nothing(case: str, is_late: bool, gateway:
         assert reply.reason in (b"OK", b"No")
         assert reply.body in (b"ok", b"")
         backend.script = answer_ok
-        time.sleep(0.05 if is_late else 0)
+        was_read.set()
+        assert not is_late or is_dropped.wait(10)
         for _ in range(3):
             assert client.send(GET).reply().body == b"ok"
 
@@ -264,8 +270,8 @@ def test_a_silent_backend_is_a_504(method: str, gateway: Gateway, backend: Backe
     body = b"" if method == "GET" else b"Content-Length: 2\r\n\r\nhi"
     reply = gateway.ask(f"{method} /x HTTP/1.1\r\n".encode() + AUTH + (body or b"\r\n"))
     assert is_refusal(reply, 504)
-    assert 2 <= time.monotonic() - began < 4
-    assert closed.wait(1)
+    assert 2 <= time.monotonic() - began < 10
+    assert closed.wait(10)
 
 
 def test_a_backend_that_falls_silent_in_its_answer(gateway: Gateway, backend: Backend) -> None:
@@ -283,7 +289,7 @@ def test_a_backend_that_falls_silent_in_its_answer(gateway: Gateway, backend: Ba
     began = time.monotonic()
     reply = gateway.ask(GET)
     assert (reply.status, reply.body, reply.is_whole) == (200, b"xxx", False)
-    assert 5 <= time.monotonic() - began < 7
+    assert 5 <= time.monotonic() - began < 15
 
 
 def test_a_slow_upload_is_not_the_backends_fault(gateway: Gateway, backend: Backend) -> None:
@@ -311,7 +317,7 @@ def test_both_sides_silent_after_the_head(gateway: Gateway, backend: Backend) ->
         began = time.monotonic()
         reply = client.send(POST_CHUNKED).reply()
         assert (reply.status, reply.is_whole) == (200, False)
-        assert 2 <= time.monotonic() - began < 4
+        assert 2 <= time.monotonic() - began < 10
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------
@@ -407,6 +413,7 @@ def hang_up(sock: socket.socket, how: str) -> None:
 def test_a_client_that_hangs_up_ends_the_work(phase: str, how: str, gateway: Gateway, backend: Backend) -> None:
     """The backend's connection is closed promptly, whether it works on the answer, streams it, or reads the upload."""
     reached, ended = threading.Event(), threading.Event()
+    path = f"/{phase}/{how}"
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -419,14 +426,17 @@ def test_a_client_that_hangs_up_ends_the_work(phase: str, how: str, gateway: Gat
 
     backend.script = script
     client = gateway.client()
-    client.send(POST_CHUNKED + b"1\r\na\r\n" if phase == "uploading" else GET)
+    head = POST_CHUNKED + b"1\r\na\r\n" if phase == "uploading" else GET
+    client.send(head.replace(b"/x", path.encode()))
     if phase == "streaming":
         client._until(b"\r\n\r\n")
         client._exactly(1)
-    assert reached.wait(2)
+    assert reached.wait(10)
     hang_up(client.socket, how)
-    assert ended.wait(1), "the backend still works for nobody"
-    until(lambda: gateway.log(path="/x", status=200 if phase == "streaming" else 499), "the log line")
+    assert ended.wait(10), "the backend still works for nobody"
+    lines = until(lambda: gateway.log(path=path), "the log line")
+    assert [line["status"] for line in lines] == [200 if phase == "streaming" else 499]
+    assert lines[0]["duration_ms"] < 2_000  # BACKEND_TIMEOUT
 
 
 def open_sockets(gateway: Gateway) -> int:

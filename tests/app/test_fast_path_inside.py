@@ -48,7 +48,7 @@ async def port(log: Log) -> AsyncIterator[int]:
         )
         Sanic.test_mode = True
         app = create_app(settings, log.write, name="fast-path")
-        listener = socket.create_server(("127.0.0.1", 0))  # Sanic would take a port 0 for its 8000
+        listener = socket.create_server(("127.0.0.1", 0))  # to Sanic port 0 is no port: it would take 8000
         server: Any = await app.create_server(
             sock=listener, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
         )

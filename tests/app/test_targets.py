@@ -32,7 +32,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 class Service:
-    """A service with two targets that no other test uses, at a gateway that all use. BACKEND_TIMEOUT is 0.5 s."""
+    """A service with two targets that no other test uses, at a gateway that all use. BACKEND_TIMEOUT is 2 s."""
 
     def __init__(self, gateway: Gateway, name: str, one: Backend, two: Backend) -> None:
         self.gateway = gateway
@@ -59,7 +59,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Serv
     with contextlib.ExitStack() as stack:
         pairs = [(stack.enter_context(Backend()), stack.enter_context(Backend())) for _ in range(SERVICES)]
         urls = ",".join(f"s{number}={one.url}|{two.url}" for number, (one, two) in enumerate(pairs))
-        environment = {"BACKEND_URLS": urls, "BACKEND_TIMEOUT": "0.5"}
+        environment = {"BACKEND_URLS": urls, "BACKEND_TIMEOUT": "2"}
         environment["VALID_API_KEYS"] = f"{STATIC_KEY}:org_1:enterprise"
         gateway = stack.enter_context(Gateway(tmp_path_factory.mktemp("gateway"), environment))
         yield iter([Service(gateway, f"s{number}", one, two) for number, (one, two) in enumerate(pairs)])
@@ -317,7 +317,7 @@ def test_a_wait_for_a_place_ends(start: Start) -> None:
             began = time.monotonic()
             impatient.close()
             assert is_at_capacity(gateway.ask(request("GET")))
-            assert 0.4 <= time.monotonic() - began < 3
+            assert 0.4 <= time.monotonic() - began < 10
             first.close()
             until(lambda: busy(gateway) == 0, "the place to be free")
             backend.script = answer_ok
@@ -372,7 +372,7 @@ def test_the_deadline(start: Start) -> None:
         for path in ("/a", "/b"):
             began = time.monotonic()
             assert is_refusal(gateway.ask(request("GET", path)), 504)
-            assert 0.7 <= time.monotonic() - began < 3
+            assert 0.7 <= time.monotonic() - began < 8
         with gateway.client() as first, gateway.client() as queued, gateway.client() as uploading:
             uploading.send(request("POST", "/c", b"hello")[:-3])
             first.send(request("GET", "/a"))

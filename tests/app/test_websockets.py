@@ -121,8 +121,8 @@ def test_pings_keep_a_quiet_socket(gateway: Gateway) -> None:
 
 def test_a_silent_socket_is_closed(gateway: Gateway, backend: WebSocketBackend) -> None:
     """After TUNNEL_IDLE_TIMEOUT both sides are told 1001, and why."""
+    began = time.monotonic()
     with opened(gateway, ping_interval=None) as client:
-        began = time.monotonic()
         assert closed(client) == (1001, "idle timeout")
         assert 1.9 < time.monotonic() - began < 10
     assert backend.closes.get(timeout=10) == (1001, "idle timeout")

@@ -21,6 +21,8 @@ from tools.embedded import RedisServer
 KEY = Change("key", "00000000-0000-0000-0000-0000000000aa")
 OTHER = Change("organization", "00000000-0000-0000-0000-0000000000bb")
 ALL = Change("all")
+ROOM_SECONDS = 1.5
+"""For a machine that is busy with other things."""
 
 
 class Journal:
@@ -70,7 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until_heard(link: RedisLink, told: list[Change], gateways: int) -> None:
     """Publishes until so many hear it: a subscription takes a moment to stand."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while await publish(link, told) != gateways:  # noqa: ASYNC110  only Redis knows
             await asyncio.sleep(0.005)
 
@@ -100,7 +102,7 @@ async def test_publishing_without_redis() -> None:
     async with RedisLink(RedisAddress("127.0.0.1", 1), name="test") as link:
         began = time.monotonic()
         assert await publish(link, [KEY]) is None
-        assert time.monotonic() - began < PUBLISH_SECONDS + 0.5
+        assert time.monotonic() - began < PUBLISH_SECONDS + ROOM_SECONDS
 
 
 async def test_publishing_to_a_frozen_redis(own_redis: RedisServer) -> None:
@@ -110,7 +112,7 @@ async def test_publishing_to_a_frozen_redis(own_redis: RedisServer) -> None:
         own_redis.freeze()
         began = time.monotonic()
         assert await publish(link, [KEY]) is None
-        assert time.monotonic() - began < PUBLISH_SECONDS + 0.5
+        assert time.monotonic() - began < PUBLISH_SECONDS + ROOM_SECONDS
 
 
 # --- listening ---

@@ -19,7 +19,7 @@ from tools.cluster import Cluster
 
 SECONDS_MAX = 1.0
 """What the gateway promises. The host is shared with other tests, so each bound has some room above it."""
-ROOM_SECONDS = 0.5
+ROOM_SECONDS = 1.5
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ async def test_more_statements_than_connections_all_get_their_turn(database: Dat
 async def test_a_caller_that_gives_up_leaves_at_once(database: Database) -> None:
     """Cancelling a caller takes no time, whatever its statement waits for, and costs no connection."""
     for _ in range(CONNECTIONS_MAX + 2):
-        caller = asyncio.create_task(database.run("SELECT pg_sleep(0.3)"))
+        caller = asyncio.create_task(database.run("SELECT pg_sleep(30)"))
         await asyncio.sleep(0)
         began = time.monotonic()
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < SECONDS_MAX / 2
     assert await database.run("SELECT 1") == [(1,)]
 
 
@@ -245,7 +245,7 @@ async def test_a_transaction_that_waits_for_a_lock_ends(database_url: str) -> No
             with pytest.raises(StoreUnavailable, match="timeout"):
                 async with database.transaction() as connection:
                     await connection.execute("UPDATE organizations SET name = 'n'")
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < SECONDS_MAX + ROOM_SECONDS
 
 
 async def test_without_a_server_no_transaction_begins() -> None:
@@ -255,4 +255,4 @@ async def test_without_a_server_no_transaction_begins() -> None:
         with pytest.raises(StoreUnavailable, match="refused"):
             async with database.transaction():
                 pass
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < SECONDS_MAX + ROOM_SECONDS

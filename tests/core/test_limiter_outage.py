@@ -15,7 +15,7 @@ from app.core.limits import watch
 from app.core.limits.bucket import MINUTE_SECONDS
 from app.core.limits.limiter import FallbackMode, Limiter
 from app.core.limits.tally import DEADLINE_SECONDS
-from app.core.limits.watch import HEARTBEAT_SECONDS
+from app.core.limits.watch import FIRST_LOOK_SECONDS, HEARTBEAT_SECONDS
 from app.core.model import PLANS, Limits, Organization, RedisAddress, Verdict
 from app.core.redis.link import Command, RedisLink
 from tests.core.clients import admitted, hammer
@@ -35,13 +35,19 @@ async def limiter_on(
     workers: int = 1,
     fallback: FallbackMode = "local",
     node: str = "test",
-    deadline_seconds: float = 4 * DEADLINE_SECONDS,
+    deadline_seconds: float = 10 * DEADLINE_SECONDS,
+    is_there: bool = True,
 ) -> AsyncIterator[Limiter]:
-    """With more patience than in production: what a test did not do to Redis, a crowded machine shall not do either."""
+    """With more patience than in production: what a test did not do to Redis, a crowded machine shall not do either.
+
+    `is_there`: Redis runs, and decides by the time that this is entered.
+    """
     async with (
         RedisLink(RedisAddress("127.0.0.1", server.port), name=node) as link,
         Limiter(link, node=node, workers=workers, fallback=fallback, deadline_seconds=deadline_seconds) as limiter,
     ):
+        if is_there:
+            await eventually(lambda: limiter.is_exact)
         yield limiter
 
 
@@ -118,7 +124,7 @@ async def test_dead_redis_neither_gives_nor_takes(
 async def steadily(limiter: Limiter, organization: Organization, until: Callable[[], bool]) -> list[Verdict]:
     """Requests at a steady pace until the condition holds; all their verdicts."""
     verdicts = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not until():
             verdicts.append(await limiter.admit(organization))
             await asyncio.sleep(0.002)
@@ -149,9 +155,9 @@ async def test_paused_clients_are_decided_locally(own_redis: RedisServer, operat
         await operator(("CLIENT", "PAUSE", 1_500))
         began = time.perf_counter()
         verdicts = await hammer(limiter, LARGE, clients=4, requests_each=20)
-        assert time.perf_counter() - began < 1.0
+        assert time.perf_counter() - began < 1.4  # not the pause
         assert modes(verdicts) == {"local"}
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         await limiter.admit(LARGE)
         assert await used_in_redis(operator, LARGE) == (82, 82)
 
@@ -167,7 +173,7 @@ async def test_full_redis_counts_as_away(own_redis: RedisServer, operator: Opera
         await eventually(lambda: limiter.breaker_state == "open" and limiter.errors["OOM"] >= 3)
         assert limiter.errors["OOM"] < 20
         await operator(("CONFIG", "SET", "maxmemory", "0"))
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         verdicts.append(await limiter.admit(PREMIUM))
         assert await used_in_redis(operator, PREMIUM) == (206, 206)
 
@@ -182,7 +188,7 @@ async def test_many_debtors_are_settled_in_chunks(own_redis: RedisServer, operat
         for number, organization in enumerate(organizations):
             await hammer(limiter, organization, clients=1, requests_each=1 + number % 3)
         await thaw_late(own_redis)
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         await asyncio.gather(*(limiter.admit(organization) for organization in organizations))
         for number in (0, 1, 2, 150, 299):
             used = await used_in_redis(operator, organizations[number])
@@ -212,6 +218,7 @@ async def test_share_is_by_live_workers_and_by_what_was_left(own_redis: RedisSer
         limiter_on(own_redis, node="b"),
         limiter_on(own_redis, node="c") as third,
     ):
+        assert third._fallback.workers == 3
         await hammer(third, PREMIUM, clients=8, requests_each=150)
         own_redis.freeze()
         verdicts = await hammer(third, PREMIUM, clients=1, requests_each=150)
@@ -219,7 +226,7 @@ async def test_share_is_by_live_workers_and_by_what_was_left(own_redis: RedisSer
         assert verdicts[-1].limits == Limits(333, 33_333, 166)
         assert (verdicts[-1].refused_by, verdicts[-1].mode) == ("minute", "local")
         await thaw_late(own_redis)
-        await eventually(lambda: third.is_exact and first.is_exact, seconds=8)
+        await eventually(lambda: third.is_exact and first.is_exact, seconds=15)
 
 
 async def test_open_fallback_admits_everything(own_redis: RedisServer, operator: Operator) -> None:
@@ -231,7 +238,7 @@ async def test_open_fallback_admits_everything(own_redis: RedisServer, operator:
         assert len(admitted(verdicts)) == 2_000
         assert modes(verdicts) == {"open"}
         await thaw_late(own_redis)
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         assert (await limiter.admit(PREMIUM)).refused_by == "minute"
         assert await used_in_redis(operator, PREMIUM) == (2_000, 2_000)
 
@@ -248,7 +255,7 @@ async def test_closed_fallback_is_unavailable(own_redis: RedisServer, operator: 
         assert (caught.value.status, dict(caught.value.headers)["Retry-After"]) == (503, "1")
         assert limiter.mode == "closed"
         await thaw_late(own_redis)
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         await limiter.admit(LARGE)
         assert (await used_in_redis(operator, LARGE))[1] == 2
 
@@ -267,13 +274,13 @@ async def test_redis_that_comes_later_takes_over(own_redis: RedisServer, logged:
     await room_in_this_minute(12)
     own_redis.stop()
     began = time.monotonic()
-    async with limiter_on(own_redis, workers=2) as limiter:
-        assert time.monotonic() - began < 1.5
+    async with limiter_on(own_redis, workers=2, is_there=False) as limiter:
+        assert time.monotonic() - began < FIRST_LOOK_SECONDS + 2
         verdicts = await hammer(limiter, PREMIUM, clients=1, requests_each=10)
         assert modes(verdicts) == {"local"}
         assert verdicts[-1].limits == Limits(500, 50_000, 250)
         own_redis.start()
-        await eventually(lambda: limiter.is_exact, seconds=12)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         assert (await limiter.admit(PREMIUM)).minute_used == 11
     assert logged == ["✅ Connected to Redis for rate limiting"]
 
@@ -283,7 +290,7 @@ async def test_nobody_resumes_before_the_others(own_redis: RedisServer, operator
     await room_in_this_minute(25)
     async with limiter_on(own_redis, node="a") as first, limiter_on(own_redis, node="b") as second:
         await eventually(
-            lambda: first._fallback.workers == second._fallback.workers == 2, seconds=HEARTBEAT_SECONDS + 1
+            lambda: first._fallback.workers == second._fallback.workers == 2, seconds=HEARTBEAT_SECONDS + 5
         )
         own_redis.freeze()
         verdicts = await hammer(first, PREMIUM, clients=4, requests_each=300)
@@ -355,8 +362,8 @@ async def test_redis_that_comes_back_empty_gives_no_second_quota(own_redis: Redi
         assert len(admitted(await hammer(second, daily, clients=1, requests_each=6))) == 5
         await operator(("CONFIG", "SET", "appendonly", "no"))
         own_redis.restart_empty()
-        await eventually(lambda: not first.is_exact and not second.is_exact)
-        await eventually(lambda: first.is_exact and second.is_exact, seconds=8)
+        await eventually(lambda: own_redis.command("ZCARD", "rl:nodes") == b":2\r\n")  # both have looked at it
+        await eventually(lambda: first.is_exact and second.is_exact, seconds=15)
         verdicts = await hammer(first, PREMIUM, clients=4, requests_each=100)
         verdicts += await hammer(second, PREMIUM, clients=4, requests_each=100)
         assert len(admitted(verdicts)) == 200
@@ -372,7 +379,7 @@ async def test_redis_that_is_emptied_under_way(own_redis: RedisServer, operator:
         await eventually(lambda: limiter.is_exact)
         assert (await hammer(limiter, PREMIUM, clients=4, requests_each=400))[-1].refused_by == "minute"
         await operator(("FLUSHALL",))
-        await eventually(lambda: len(logged) == 3, seconds=HEARTBEAT_SECONDS + 2)
+        await eventually(lambda: len(logged) == 3, seconds=HEARTBEAT_SECONDS + 8)
         assert logged[1] == "Rate limits: deciding without Redis (it has lost its data)"
         assert (await limiter.admit(PREMIUM)).refused_by == "minute"
 
@@ -387,6 +394,6 @@ async def test_replica_is_left_for_the_primary(own_redis: RedisServer, operator:
         assert limiter._watch is not None
         assert not limiter._watch._link.is_up
         await operator(("REPLICAOF", "NO", "ONE"))
-        await eventually(lambda: limiter.is_exact, seconds=8)
+        await eventually(lambda: limiter.is_exact, seconds=15)
         await limiter.admit(LARGE)
         assert await used_in_redis(operator, LARGE) == (3, 3)

@@ -189,9 +189,9 @@ async def test_listener_notices_a_server_that_hangs(own_redis: RedisServer) -> N
     async with link_to(own_redis) as link, contextlib.aclosing(link.listen("news")) as messages:
         assert isinstance(await anext(messages), Subscribed)
         own_redis.freeze()
-        await eventually(lambda: not link.is_up, seconds=4)
+        await eventually(lambda: not link.is_up, seconds=8)
         own_redis.thaw()
-        assert isinstance(await asyncio.wait_for(anext(messages), 6), Subscribed)
+        assert isinstance(await asyncio.wait_for(anext(messages), 15), Subscribed)
 
 
 async def test_a_late_answer_costs_the_connection_and_no_line(own_redis: RedisServer, logged: list[str]) -> None:

@@ -150,7 +150,7 @@ async def test_the_background_refresh_says_what_it_does(messages: list[str]) -> 
             raise StoreUnavailable("away")
         return outcome
 
-    async with Refresher(run, 0.002), asyncio.timeout(5):
+    async with Refresher(run, 0.002), asyncio.timeout(15):
         await done.wait()
     assert messages == [
         "[RefreshManager] Starting background cache refresh (interval: 0.002s)",

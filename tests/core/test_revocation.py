@@ -11,7 +11,7 @@ from typing import LiteralString
 
 import pytest
 
-from app.core.changes.feed import ChangeFeed, publish
+from app.core.changes.feed import CHANNEL, ChangeFeed, publish
 from app.core.data.store import Store
 from app.core.errors import AuthenticationUnavailable, RevokedKey
 from app.core.keys.credential import digest, mint, refusal
@@ -61,6 +61,12 @@ async def gateway(url: str, redis: RedisServer | None = None) -> AsyncIterator[K
         yield ring
 
 
+async def subscribed(redis: RedisServer, count: int) -> None:
+    """Until so many feeds hear what is published: a subscription takes a moment to stand."""
+    wanted = f":{count}\r\n".encode()
+    await eventually(lambda: redis.command("PUBSUB", "NUMSUB", CHANNEL).endswith(wanted))
+
+
 def link_to(redis: RedisServer) -> RedisLink:
     return RedisLink(RedisAddress("127.0.0.1", redis.port), name="feed")
 
@@ -73,7 +79,7 @@ async def ask(ring: KeyRing, key: bytes) -> Credential:
 
 async def accept(ring: KeyRing, tenant: Tenant) -> None:
     """Until the key is accepted from memory, past the doubt of the first mark."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not isinstance(ring.find(tenant.key), Credential):
             with contextlib.suppress(AuthenticationUnavailable):  # the store may not have connected yet
                 await ring.fetch(tenant.key)
@@ -102,6 +108,7 @@ async def test_told(tenant: Tenant, redis_url: str, redis_server: RedisServer) -
     ):
         await accept(first, tenant)
         await accept(second, tenant)
+        await subscribed(redis_server, 2)
         tenant.revoke()
         assert await publish(link, [tenant.change]) == 2
         for ring in (first, second):
@@ -183,6 +190,7 @@ async def test_told_while_the_database_is_out_of_reach(
     """A revocation that Redis tells of is not outlived by memory because the database is away: that key gets a 503."""
     async with Relay(tenant.url) as relay, gateway(relay.url, redis_server) as ring, link_to(redis_server) as link:
         await accept(ring, tenant)
+        await subscribed(redis_server, 1)
         await relay.cut()
         tenant.revoke()
         assert await publish(link, [tenant.change]) == 1
@@ -197,6 +205,7 @@ async def test_flushed_while_the_database_is_out_of_reach(
     """An operator's flush during an outage of the database does not lock out known keys."""
     async with Relay(tenant.url) as relay, gateway(relay.url, redis_server) as ring, link_to(redis_server) as link:
         await accept(ring, tenant)
+        await subscribed(redis_server, 1)
         await relay.cut()
         assert await publish(link, [Change("all")]) == 1
         await eventually(lambda: ring.find(tenant.key) is None, TOLD_SECONDS)

@@ -282,5 +282,5 @@ async def test_a_lock_on_the_tables_does_not_hold_the_gateway(store: Store, data
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await store.credential_by_digest(key_digest(1))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 2.5  # a second, and room for a busy machine
     assert await store.credential_by_digest(key_digest(1)) is None

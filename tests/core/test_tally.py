@@ -167,7 +167,7 @@ async def test_question_that_redis_finds_too_late_is_not_charged(own_redis: Redi
     """A stalled Redis that wakes up charges nothing for what it finds waiting: that was decided without it."""
     async with RedisLink(RedisAddress("127.0.0.1", own_redis.port), name="test") as link:
         await link.wait_up(5)
-        tally = Tally(link, node="test", deadline_seconds=0.05)
+        tally = Tally(link, node="test", deadline_seconds=0.5)
         await tally.probe()
         asked = await ask(tally, PREMIUM, 3)
         own_redis.freeze()

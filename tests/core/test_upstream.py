@@ -115,7 +115,7 @@ async def test_a_client_that_fails_ends_the_request(upstream: Upstream) -> None:
         await eventually(lambda: upstream.busy_count == 1)
         upload.fails.set()
         with pytest.raises(ConnectionAbortedError):
-            await asyncio.wait_for(sending, 1)
+            await asyncio.wait_for(sending, 4)
         assert upstream.busy_count == 0
 
 
@@ -126,7 +126,7 @@ async def test_nobody_waits_for_a_pool_that_is_closed() -> None:
             waiting = asyncio.create_task(upstream.send(at(backend), GET))
             await eventually(lambda: upstream.busy_count == 1)
         with pytest.raises(BackendUnavailable):
-            await asyncio.wait_for(waiting, 1)
+            await asyncio.wait_for(waiting, 10)
 
 
 async def test_silence_is_measured_by_the_clock() -> None:
@@ -141,7 +141,7 @@ async def test_silence_is_measured_by_the_clock() -> None:
             assert not waiting.done()
             now[0] = 0.21
             with pytest.raises(BackendTimedOut):
-                await asyncio.wait_for(waiting, 1)
+                await asyncio.wait_for(waiting, 10)
 
 
 async def test_a_connection_that_speaks_unasked_is_not_used(upstream: Upstream) -> None:

@@ -90,7 +90,7 @@ def test_a_database_that_goes_away(start: Start, cluster: Cluster) -> None:
 def test_a_redis_that_goes_away(start: Start, own_redis: RedisServer) -> None:
     """Without Redis every request is answered, limited locally; Redis decides again when it is back."""
     gateway = start(REDIS_URL=own_redis.url)
-    assert gateway.get("/x").all("X-RateLimit-Mode") == []
+    until(lambda: gateway.get("/x").all("X-RateLimit-Mode") == [], "Redis to decide", 15)
     own_redis.kill()
     until(lambda: gateway.get("/x")["X-RateLimit-Mode"] == "local", "the local mode")
     assert all(gateway.get("/x").status == 200 for _ in range(10))

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tools.embedded import free_port
+from tools.embedded import ReservedPort
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 60.0
@@ -46,7 +46,9 @@ class Dev:
 
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
-        environment |= {"WEB_CONCURRENCY": "1", "PORT": str(free_port()), "ADMIN_PORT": str(free_port()), **variables}
+        self._reserved = ReservedPort(), ReservedPort()
+        ports = {name: str(port.number) for name, port in zip(("PORT", "ADMIN_PORT"), self._reserved, strict=True)}
+        environment |= {"WEB_CONCURRENCY": "1", **ports, **variables}
         self.told_file = folder / "told"
         with self.told_file.open("wb") as told:
             self.process = subprocess.Popen(
@@ -137,11 +139,12 @@ def test_reset_forgets(clone: Path) -> None:
 
 def test_mistakes_are_one_line(clone: Path) -> None:
     """A taken port, a second run in the same folder and a wrong variable end at once, with one line and status 1."""
+    reserved = ReservedPort()
     with Dev(clone) as dev:
         port = dev.invited().rpartition(":")[2].partition("/")[0]
         for variables, expected in (
             ({"PORT": port}, f"Error: port {port} cannot be used"),
-            ({"PORT": str(free_port())}, "Error: tools/dev runs already in this folder"),
+            ({"PORT": str(reserved.number)}, "Error: tools/dev runs already in this folder"),
             ({"PORT": "eighty"}, "Failed to load configuration: PORT: 'eighty' will not do"),
         ):
             done = subprocess.run(

@@ -27,9 +27,11 @@ def messages(gateway: Gateway) -> list[str]:
 
 def is_refused(gateway: Gateway) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", gateway.port), timeout=2).close()
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=0.2).close()
     except ConnectionRefusedError:
         return True
+    except TimeoutError:  # no handshakes any more, and not closed yet: the kernel would repeat it after a second
+        return False
     return False
 
 
@@ -152,7 +154,7 @@ def test_a_killed_worker_costs_its_own_requests_only(start: Start, backend: Back
         held.go.set()
         assert all(client.is_closed() for client in of_killed)
         assert [client.reply().body for client in of_other] == [b"ok"] * len(of_other)
-    until(lambda: len({*gateway.worker_pids} - {*before}) == 1 and len(gateway.worker_pids) == 2, "a new worker", 5)
+    until(lambda: len({*gateway.worker_pids} - {*before}) == 1 and len(gateway.worker_pids) == 2, "a new worker")
     until(lambda: any("SIGKILL" in each for each in messages(gateway)), "the log to tell")
 
 
@@ -210,7 +212,7 @@ def test_workers_end_with_the_arbiter(start: Start) -> None:
     gateway = start(WEB_CONCURRENCY="2")
     until(lambda: len(gateway.worker_pids) == 2, "two workers")
     gateway.process.kill()
-    until(lambda: processes(gateway) == [], "the workers to end", 5)
+    until(lambda: processes(gateway) == [], "the workers to end")
     assert is_refused(gateway)
 
 
@@ -323,11 +325,11 @@ def test_a_stream_that_does_not_end_is_cut(version: bytes, start: Start, backend
         began = time.monotonic()
         gateway.terminate()
         assert gateway.process.wait(10) == 0
-        assert 1 <= time.monotonic() - began < 5
+        assert 1 <= time.monotonic() - began < 8
         with pytest.raises(ConnectionResetError):
             while client.socket.recv(65_536):
                 pass
-    assert ended.wait(1)
+    assert ended.wait(10)
     request_id = head.partition(b"X-Request-ID: ")[2].split(b"\r\n")[0].decode()
     assert gateway.access(request_id)["status"] == 200
     assert any("did not end within 1 s" in each for each in messages(gateway))

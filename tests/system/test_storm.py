@@ -11,6 +11,7 @@ import pytest
 
 from db.migrate import migrate
 from tests.backend import Backend
+from tests.conftest import NO_FSYNC
 from tests.gateway import STATIC_KEY, Gateway, until
 from tests.system.storm import UNLIMITED, WORKERS, Storm, calm_balance
 from tools.cluster import Cluster
@@ -50,7 +51,7 @@ def place(short_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One for all tests of this module: each of them heals what it hurts, and begins when the gateway has recovered."""
     with (
         Cluster(short_folder / "pg-storm") as cluster,
-        RedisServer(short_folder / "redis-storm") as redis,
+        RedisServer(short_folder / "redis-storm", None, *NO_FSYNC) as redis,
         Detour(redis.port) as detour,
         Backend() as backend,
     ):

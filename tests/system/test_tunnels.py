@@ -128,9 +128,11 @@ def test_a_close_waits_for_the_end_of_a_frame(start: Start, backend: Backend) ->
 
 def is_refused(gateway: Gateway) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", gateway.port), timeout=2).close()
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=0.2).close()
     except ConnectionRefusedError:
         return True
+    except TimeoutError:  # no handshakes any more, and not closed yet: the kernel would repeat it after a second
+        return False
     return False
 
 
@@ -209,7 +211,7 @@ def test_another_protocol_has_the_time_of_a_request(start: Start, backend: Backe
             connection.buffer = b""
 
     backend.script = switching(echo)
-    gateway = start(SHUTDOWN_TIMEOUT="1.5")
+    gateway = start(SHUTDOWN_TIMEOUT="4")
     with gateway.client() as client:
         switched(client.send(UPGRADE))
         began = time.monotonic()
@@ -218,7 +220,7 @@ def test_another_protocol_has_the_time_of_a_request(start: Start, backend: Backe
         assert client.send(b"still there")._exactly(11) == (b"still there", True)
         assert ended_with_reset(client.socket)
         assert gateway.process.wait(10) == 0
-        assert 1.5 <= time.monotonic() - began < 6
+        assert 4 <= time.monotonic() - began < 10
     assert [line["bytes"] for line in gateway.log(status=101)] == [11]
 
 

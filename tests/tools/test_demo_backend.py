@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tools.embedded import free_port
+from tools.embedded import ReservedPort
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 20.0
@@ -21,7 +21,8 @@ DEADLINE_SECONDS = 20.0
 @pytest.fixture(scope="module")
 def backend() -> Iterator[httpx.Client]:
     """A client of a sample backend of this module's own."""
-    port = free_port()
+    reserved = ReservedPort()
+    port = reserved.number
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.demo_backend", "--port", str(port)], cwd=ROOT, stdout=subprocess.PIPE
     )
@@ -47,7 +48,7 @@ def test_echo(backend: httpx.Client) -> None:
 @pytest.mark.parametrize("place", ["/stream", "/demo/stream"])
 def test_stream_comes_in_parts(backend: httpx.Client, place: str) -> None:
     """/stream sends its lines one at a time, alone or behind a service's name."""
-    with backend.stream("GET", f"{place}?count=3&seconds=0.2") as response:
+    with backend.stream("GET", f"{place}?count=3&seconds=0.5") as response:
         arrived = [(line, time.monotonic()) for line in response.iter_lines()]
     assert [line for line, _ in arrived] == ["line 1", "line 2", "line 3"]
     assert arrived[2][1] - arrived[0][1] > 0.2

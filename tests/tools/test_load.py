@@ -15,7 +15,7 @@ from tests.backend import OK, Backend, Connection, answer
 from tests.eventually import eventually
 from tests.gateway import ROOT, until
 from tools import population
-from tools.embedded import free_port
+from tools.embedded import ReservedPort
 from tools.generator import Generator, fire, read_samples
 from tools.plan import Plan
 from tools.ticker import Ticker
@@ -23,7 +23,8 @@ from tools.ticker import Ticker
 
 @contextlib.contextmanager
 def origin() -> Iterator[int]:
-    port = free_port()
+    reserved = ReservedPort()
+    port = reserved.number
     process = subprocess.Popen([sys.executable, "-m", "tools.origin", "--port", str(port)], cwd=ROOT)
     try:
         until(lambda: not fire(Plan(f"http://127.0.0.1:{port}/", seconds=0.01)).errors, "the backend")
@@ -102,7 +103,8 @@ def test_connections_that_are_closed_after_each_answer() -> None:
 
 def test_nobody_listens() -> None:
     """Where nothing listens, attempts are counted as errors and are not made without a pause."""
-    outcome = fire(Plan(f"http://127.0.0.1:{free_port()}/", connections=2, seconds=0.3))
+    reserved = ReservedPort()
+    outcome = fire(Plan(f"http://127.0.0.1:{reserved.number}/", connections=2, seconds=0.3))
     assert outcome.answers == 0
     assert 2 <= outcome.errors["no connection"] <= 20
 

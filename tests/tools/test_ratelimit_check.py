@@ -8,20 +8,21 @@ import pytest
 
 from tests.backend import Backend
 from tests.command import refusal, run
-from tests.gateway import Gateway
+from tests.gateway import Gateway, until
 from tools.embedded import free_port
 
 MODULE = "tools.ratelimit_check"
-BASIC, OTHER = "sk_test_basic", "sk_test_other"
+BASIC, OTHER, THIRD = "sk_test_basic", "sk_test_other", "sk_test_third"
 
 
 @pytest.fixture
 def gateway(tmp_path: Path, redis_url: str) -> Iterator[Gateway]:
     """Two basic organizations, 100 requests a minute and 50 of burst each, in front of a backend."""
-    keys = f"{BASIC}:org_1:basic,{OTHER}:org_2:basic"
+    keys = f"{BASIC}:org_1:basic,{OTHER}:org_2:basic,{THIRD}:org_3:enterprise"
     with Backend() as backend:
         environment = {"BACKEND_URLS": f"demo={backend.url}", "REDIS_URL": redis_url, "VALID_API_KEYS": keys}
         with Gateway(tmp_path / "gateway", environment) as gateway:
+            until(lambda: not gateway.get("/x", key=THIRD).all("X-RateLimit-Mode"), "Redis to decide")
             yield gateway
 
 
