@@ -32,9 +32,9 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                fields, the 429) · gauge (a bucket from outside)
     relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
                (the choice) over target and standing (set aside or not), retry_budget · upstream (sends) over pool (the
-               kept connections) over peer (one of them; known_lines: heads read before) · outbox (writes in a row) ·
-               probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two connections joined) over
-               frames (WebSocket's) · reset (RST)
+               kept connections) over peer (one of them) and outbox (writes in a row) · answer_reader (what a peer
+               hears, by llhttp or known_lines: heads read before) · probes (BACKEND_HEALTH_PATH) · upgrade (what may
+               be switched to) · tunnel (two connections joined) over frames (WebSocket's) · reset (RST)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)

@@ -45,6 +45,7 @@ MODULES: Final = (
     "app.core.process.access",
     "app.core.process.request_id",
     "app.core.redis.wire",
+    "app.core.relay.answer_reader",
     "app.core.relay.balancer",
     "app.core.relay.headers",
     "app.core.relay.known_lines",

@@ -18,8 +18,8 @@ from loguru import logger
 
 from app.core.errors import BackendBusy, BackendFailed, BackendTimedOut
 from app.core.model import Backend
+from app.core.relay.answer_reader import Interim
 from app.core.relay.balancer import RESTORED, UNTRIED, Balancer
-from app.core.relay.peer import Interim
 from app.core.relay.target import Place, Target
 from app.core.relay.upstream import Answer, Outgoing, Upstream
 

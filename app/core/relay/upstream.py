@@ -16,8 +16,9 @@ from typing import Final, Protocol, Self, cast
 
 from app.core.errors import BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
+from app.core.relay.answer_reader import SWITCHING, Interim
 from app.core.relay.outbox import Outbox
-from app.core.relay.peer import SWITCHING, Interim, Peer
+from app.core.relay.peer import Peer
 from app.core.relay.pool import Pool
 from app.core.relay.target import Place
 
