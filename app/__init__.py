@@ -2,9 +2,9 @@
 
 The way of a request, top-down, and no way back:
 
-    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py) and their
-                   bodies (body.py), strictly.
-                   occupancy.py: how many connections there may be
+    door.py        the requests of a client's connection, in order. client_connection.py: the rest of it (back-pressure,
+                   how long it waits for the client, its end). occupancy.py: how many there may be.
+                   reader.py: its bytes become Messages (message.py) and their bodies (body.py), strictly
     fast_path.py   one Message that needs no task: the steps, a kept connection, the answer, all in callbacks. What is
                    out of the ordinary goes on as below, from where it is (ways.py)
     exchange.py    one Message in a task: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic
