@@ -45,6 +45,7 @@ class Peer(AnswerReader):
         "_writing_paused",
         "backend",
         "deadline",
+        "has_dropped",
         "head_deadline",
     )
     # Without them: beyond 30 attributes, the answer's included, CPython 3.11 gives up its fast instances, which costs
@@ -58,6 +59,8 @@ class Peer(AnswerReader):
         self.deadline = math.inf
         self.head_deadline = math.inf
         """When the head must be here, however much moves meanwhile (1xx answers, say)."""
+        self.has_dropped = False
+        """Whether the connection ended before a write to it left the outbox: nothing of that reached the backend."""
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -140,7 +143,11 @@ class Peer(AnswerReader):
         """Sends, or does nothing on a connection that is gone: whoever waits for its answer is told."""
         self._touch()
         if self._transport is not None and not self._transport.is_closing():
-            self._outbox.write(self._transport, data)
+            self._outbox.write(self._transport, data, self)
+
+    def note_dropped(self) -> None:
+        """Called by the outbox, before the connection's end is told."""
+        self.has_dropped = True
 
     def until_writable(self) -> asyncio.Future[None] | None:
         """Back-pressure: what to await before the next look, None when the backend takes more.
