@@ -15,19 +15,24 @@ from app.server import create_app
 
 @asynccontextmanager
 async def serving(
-    name: str, environment: Mapping[str, str], write: Callable[[bytes], None]
+    name: str,
+    environment: Mapping[str, str],
+    write: Callable[[bytes], None],
+    protocol: type[DoorProtocol] = DoorProtocol,
 ) -> AsyncIterator[tuple[Any, Any]]:
     """The app and its listening socket. `write` takes the log's lines."""
     Sanic.test_mode = True
     app = create_app(GatewaySettings.model_validate(environment), write, name=name)
     server: Any = await app.create_server(
-        host="127.0.0.1", port=0, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
+        host="127.0.0.1", port=0, protocol=protocol, asyncio_server_kwargs={"start_serving": False}
     )
     await server.startup()
     await server.before_start()
     await server.start_serving()
-    yield app, server.server.sockets[0]
-    await server.before_stop()
-    await server.close()
-    await server.after_stop()
-    type(app).unregister_app(app)
+    try:
+        yield app, server.server.sockets[0]
+    finally:
+        await server.before_stop()
+        await server.close()
+        await server.after_stop()
+        type(app).unregister_app(app)
