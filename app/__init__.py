@@ -2,9 +2,9 @@
 
 The way of a request, top-down, and no way back:
 
-    door.py        a client's connection and its deadlines. reader.py: its bytes become Messages (message.py) and their
-                   bodies (body.py), strictly.
-                   occupancy.py: how many connections there may be
+    door.py        the requests of a client's connection, in order. client_connection.py: the rest of it (back-pressure,
+                   how long it waits for the client, its end). occupancy.py: how many there may be.
+                   reader.py: its bytes become Messages (message.py) and their bodies (body.py), strictly
     fast_path.py   one Message that needs no task: the steps, a kept connection, the answer, all in callbacks. What is
                    out of the ordinary goes on as below, from where it is (ways.py)
     exchange.py    one Message in a task: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic
@@ -33,9 +33,9 @@ around: model, errors, and envelope, the one renderer of errors. Its rooms:
                fields, the 429) · gauge (a bucket from outside)
     relay/     routing · headers · proxies (whom to believe) · delivery (attempts, retries, the queue) over balancer
                (the choice) over target and standing (set aside or not), retry_budget · upstream (sends) over pool (the
-               kept connections) over peer (one of them; known_lines: heads read before) · outbox (writes in a row) ·
-               probes (BACKEND_HEALTH_PATH) · upgrade (what may be switched to) · tunnel (two connections joined) over
-               frames (WebSocket's) · reset (RST)
+               kept connections) over peer (one of them) and outbox (writes in a row) · answer_reader (what a peer
+               hears, by llhttp or known_lines: heads read before) · probes (BACKEND_HEALTH_PATH) · upgrade (what may
+               be switched to) · tunnel (two connections joined) over frames (WebSocket's) · reset (RST)
     changes/   feed (publish, listen, poll) over change_message · presence and roster (which workers live)
     data/      database (bounded statements) · store (the gateway's SQL) · issuer (every change of organizations and
                keys, audited) over ledger, rules, records · listing · idempotency · operations (flush, reset)

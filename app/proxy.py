@@ -15,9 +15,9 @@ from app.body import NO_BODY, ClientGone
 from app.choice import choose, organization
 from app.core.errors import BackendFailed, GatewayError
 from app.core.relay import headers
+from app.core.relay.answer_reader import SWITCHING
 from app.core.relay.balancer import Balancer
 from app.core.relay.delivery import Delivery
-from app.core.relay.peer import SWITCHING
 from app.core.relay.target import Place
 from app.core.relay.upstream import Answer, Outgoing
 from app.outbound import request_head

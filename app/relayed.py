@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.core.relay import headers
+from app.core.relay.answer_reader import Fields, Framing
 from app.core.relay.known_lines import KnownHead
-from app.core.relay.peer import Fields, Framing
 
 
 class Relayed:

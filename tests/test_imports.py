@@ -18,7 +18,7 @@ OUTSIDE = frozenset(
 """What a pure module does without: the world, the time it takes, and the log."""
 PURE = frozenset(
     {"errors", "model", "envelope", "keys.credential", "relay.routing", "relay.headers", "process.settings"}
-    | {"limits.bucket", "limits.announce", "relay.upgrade", "relay.frames"}
+    | {"limits.bucket", "limits.announce", "relay.upgrade", "relay.frames", "relay.answer_reader"}
     | {"limits.bucket", "limits.announce"}
     | {"relay.balancer", "relay.target", "relay.standing", "relay.retry_budget"}
 )

@@ -11,7 +11,7 @@ from sanic.exceptions import ServerError
 
 from app.answer_writer import AnswerWriter, interim, status_line
 from app.body import NO_BODY, Body
-from app.core.relay.peer import Framing
+from app.core.relay.answer_reader import Framing
 from app.message import Message
 from app.relayed import Relayed
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sanic import HTTPResponse, Sanic, text
 
-from app.door import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, WRITE_SECONDS
+from app.client_connection import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, WRITE_SECONDS
 from app.errors import EnvelopeErrorHandler
 from app.request import GatewayRequest
 from tests.app.wire import SanicDoor, sanic_app

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from sanic import Sanic
 
-from app.core.process.settings import GatewaySettings
-from app.door import DoorProtocol
-from app.server import create_app
+from tests.app.inside import serving
 from tests.backend import Backend, answer_ok
 
 KEY = "sk_test_0123456789abcdef0123456789abcdef"
@@ -43,23 +38,9 @@ async def log() -> Log:
 async def port(log: Log) -> AsyncIterator[int]:
     """A worker's app in this loop, before one backend."""
     with Backend(answer_ok) as backend:
-        settings = GatewaySettings.model_validate(
-            {"BACKEND_URLS": f"a={backend.url}", "VALID_API_KEYS": f"{KEY}:org:premium"}
-        )
-        Sanic.test_mode = True
-        app = create_app(settings, log.write, name="fast-path")
-        listener = socket.create_server(("127.0.0.1", 0))  # to Sanic port 0 is no port: it would take 8000
-        server: Any = await app.create_server(
-            sock=listener, protocol=DoorProtocol, asyncio_server_kwargs={"start_serving": False}
-        )
-        await server.startup()
-        await server.before_start()
-        await server.start_serving()
-        yield listener.getsockname()[1]
-        await server.before_stop()
-        await server.close()
-        await server.after_stop()
-        type(app).unregister_app(app)
+        environment = {"BACKEND_URLS": f"a={backend.url}", "VALID_API_KEYS": f"{KEY}:org:premium"}
+        async with serving("fast-path", environment, log.write) as (_, listener):
+            yield listener.getsockname()[1]
 
 
 async def test_no_request_is_answered_twice(port: int, log: Log) -> None:

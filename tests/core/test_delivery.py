@@ -13,7 +13,7 @@ from app.core.model import Backend
 from app.core.relay.balancer import Balancer
 from app.core.relay.delivery import HOLD_SECONDS, Delivery
 from app.core.relay.target import Place
-from app.core.relay.upstream import Answer, Upstream
+from app.core.relay.upstream import Answer, Outgoing, Upstream
 from tests import backend as raw
 from tests.eventually import eventually
 
@@ -41,11 +41,12 @@ def set_aside(balancer: Balancer, number: int) -> None:
     target.standing.retry_at = time.monotonic()
 
 
-def delivery(upstream: Upstream, balancer: Balancer, method: bytes = b"GET") -> Delivery:
+def delivery(upstream: Upstream, balancer: Balancer, method: bytes = b"GET", sent: Outgoing | None = None) -> Delivery:
     def head_for(backend: Backend) -> bytes:
-        return b"%b / HTTP/1.1\r\nHost: %b\r\n\r\n" % (method, backend.authority)
+        framing = b"" if sent is None else b"Transfer-Encoding: chunked\r\n"
+        return b"%b / HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (method, backend.authority, framing)
 
-    return Delivery(upstream, balancer, head_for, time.monotonic(), method)
+    return Delivery(upstream, balancer, head_for, time.monotonic(), method, sent)
 
 
 async def body(answer: Answer) -> bytes:
@@ -173,3 +174,57 @@ async def test_nothing_is_left_of_a_wait_that_was_too_long(upstream: Upstream) -
         assert not balancer.queue
         await only.close()
         assert await body(await delivery(upstream, balancer).run()) == b"ok"
+
+
+CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+class Upload:
+    """A body that gives its bytes once, like a client's: at once, or in pieces."""
+
+    def __init__(self, *, is_whole: bool) -> None:
+        self.is_whole = is_whole
+        self._left = CHUNKS
+
+    def encode_rest(self) -> bytes:
+        rest, self._left = self._left, b""
+        return rest
+
+    async def piece(self) -> bytes:
+        return self.encode_rest()
+
+
+async def dropped(upstream: Upstream, balancer: Balancer, sent: Outgoing | None) -> asyncio.Task[Answer]:
+    """A POST whose kept connection ends in the turn of the loop in which it was to be written."""
+    assert await body(await delivery(upstream, balancer).run()) == b"ok"
+    posting = asyncio.create_task(delivery(upstream, balancer, b"POST", sent).run())
+    await asyncio.sleep(0)
+    (peer,) = upstream.pool._busy
+    assert peer._transport is not None
+    peer._transport.abort()
+    return posting
+
+
+@pytest.mark.parametrize("has_body", [False, True])
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_never_written_is_sent_once_more(has_body: bool, others: int, upstream: Upstream) -> None:
+    """Whatever its method, with all of its body, on a new connection, without a look at the budget for repeats."""
+    with raw.Backend() as one, raw.Backend() as other:
+        balancer = between(one, *[other] * others)
+        posting = await dropped(upstream, balancer, Upload(is_whole=True) if has_body else None)
+        assert await body(await posting) == b"ok"
+        served = [head for head in one.requests + other.requests if head.startswith(b"POST")]
+        assert [head.partition(b"\r\n\r\n")[2] for head in served] == [CHUNKS if has_body else b""]
+        assert one.accepted + other.accepted == 2
+        assert [balancer.budget.spend() for _ in range(11)] == [True] * 10 + [False]
+        assert [target.outstanding for target in balancer.targets] == [0] * (1 + others)
+
+
+async def test_an_upload_that_has_begun_is_not_sent_again(upstream: Upstream) -> None:
+    """Of a body that still arrives some may be gone already: its request fails, and no backend sees any of it."""
+    with raw.Backend() as backend:
+        posting = await dropped(upstream, between(backend), Upload(is_whole=False))
+        with pytest.raises(BackendFailed) as failure:
+            await posting
+        assert (failure.value.progress, failure.value.was_kept) == ("unanswered", True)
+        assert [head[:4] for head in backend.requests] == [b"GET "]

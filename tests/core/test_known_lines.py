@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.core.model import Backend
-from app.core.relay import headers, peer
+from app.core.relay import answer_reader, headers
+from app.core.relay.answer_reader import HOPE, HOPELESS_LOOKS
 from app.core.relay.known_lines import FIELDS_MAX, LINE_BYTES_MAX, LINES_MAX, KnownLines
-from app.core.relay.peer import HOPE, HOPELESS_LOOKS, Peer
+from app.core.relay.peer import Peer
 
 LEARNED = (
     b"HTTP/1.1 200 OK\r\nServer: s\r\nX-Empty:\r\nVary: a, b\t \r\nConnection: keep-alive\r\n"
@@ -103,7 +104,7 @@ def ignorant(monkeypatch: pytest.MonkeyPatch) -> Callable[[], KnownLines]:
 
     def forget() -> KnownLines:
         known = KnownLines()
-        monkeypatch.setattr(peer, "_known", known)
+        monkeypatch.setattr(answer_reader, "_known", known)
         return known
 
     return forget
@@ -180,19 +181,19 @@ def histories(draw: st.DrawFn) -> tuple[list[bytes], list[bytes], bool]:
 def test_who_has_learned_reads_as_who_has_not(history: tuple[list[bytes], list[bytes], bool]) -> None:
     """Any answer, and any mutation of a learned one, is the same to a Peer that has learned as to one that has not."""
     earlier, pieces, head_only = history
-    before = peer._known
+    before = answer_reader._known
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peer, "_known", KnownLines())
+        patch.setattr(answer_reader, "_known", KnownLines())
 
         async def compare() -> tuple[Any, Any]:
             for each in earlier:
                 reading(a_peer(), each)
             learned = reading(a_peer(), *pieces, head_only=head_only)
-            patch.setattr(peer, "_known", KnownLines())
+            patch.setattr(answer_reader, "_known", KnownLines())
             return learned, reading(a_peer(), *pieces, head_only=head_only)
 
         learned, ignorant = asyncio.run(compare())
-    assert peer._known is before
+    assert answer_reader._known is before
     assert learned == ignorant
 
 
@@ -202,14 +203,14 @@ def test_one_connection_reads_as_its_first_answer_did(heads: list[list[bytes]], 
     data = [head(b"HTTP/1.1 200 OK", *lines, b"Content-Length: 2") + b"ok" for lines in heads] * 3
     chance.shuffle(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peer, "_known", KnownLines())
+        patch.setattr(answer_reader, "_known", KnownLines())
 
         async def compare() -> None:
             kept = a_peer()
             for each in data:
                 seen = reading(kept, each)
                 with pytest.MonkeyPatch.context() as inner:
-                    inner.setattr(peer, "_known", KnownLines())
+                    inner.setattr(answer_reader, "_known", KnownLines())
                     assert seen == reading(a_peer(), each)
                 assert seen["reusable"]
 

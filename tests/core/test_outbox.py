@@ -145,3 +145,30 @@ async def test_a_write_that_raises_costs_no_other_connection_its_bytes(caplog: p
         assert first.is_closing()
         assert "a write failed" in caplog.text
         second.close()
+
+
+class Sender:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def note_dropped(self) -> None:
+        self.dropped += 1
+
+
+async def test_who_sends_is_told_of_what_is_dropped_and_of_nothing_else() -> None:
+    """A write whose connection ended before the flush is told to its sender; one that went out is not."""
+    written: list[tuple[str, bytes]] = []
+    outbox = Outbox(asyncio.get_running_loop())
+    ended, lasting = Line("ended", written), Line("lasting", written)
+    lost, sent = Sender(), Sender()
+    outbox.write(ended, b"1", lost)
+    outbox.write(ended, b"2")
+    outbox.write(lasting, b"3", sent)
+    ended.is_over = True
+    await a_turn()
+    lasting.is_over = True
+    await a_turn()
+    assert written == [("lasting", b"3")]
+    assert (lost.dropped, sent.dropped) == (1, 0)

@@ -8,8 +8,9 @@ import pytest
 
 from app.core.errors import BackendUnavailable
 from app.core.model import Backend
+from app.core.relay.answer_reader import HOPE, HOPELESS_LOOKS
 from app.core.relay.known_lines import FIELDS_MAX
-from app.core.relay.peer import HOPE, HOPELESS_LOOKS, Peer
+from app.core.relay.peer import Peer
 
 BACKEND = Backend("b", "http", "127.0.0.1", 1)
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: repeats\r\nContent-Length: 2\r\n\r\nok"

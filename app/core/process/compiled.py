@@ -49,6 +49,7 @@ MODULES: Final = (
     "app.core.process.pending",
     "app.core.process.request_id",
     "app.core.redis.wire",
+    "app.core.relay.answer_reader",
     "app.core.relay.balancer",
     "app.core.relay.headers",
     "app.core.relay.known_lines",

@@ -2,7 +2,8 @@
 
 A second attempt is made elsewhere, and only when it cannot do harm:
 
-- Not a byte was sent (refused, no connection in time, TLS failed): any method, each target once.
+- Not a byte was sent (refused, no connection in time, TLS failed): any method, each target once. Where it was a kept
+  connection that ended before the request was written, that says nothing of the target: once more, on a new one.
 - Not a byte of an answer came, and the method is idempotent (RFC 9110 section 9.2.2), without a body or with one that
   is whole and small: once, out of the budget. Where there is one target only, it gets the second attempt itself if its
   connection had been kept: then the first one may have met the close of an idle connection (RFC 9112 section 9.3.1).
@@ -18,8 +19,8 @@ from loguru import logger
 
 from app.core.errors import BackendBusy, BackendFailed, BackendTimedOut
 from app.core.model import Backend
+from app.core.relay.answer_reader import Interim
 from app.core.relay.balancer import RESTORED, UNTRIED, Balancer
-from app.core.relay.peer import Interim
 from app.core.relay.target import Place, Target
 from app.core.relay.upstream import Answer, Outgoing, Upstream
 
@@ -55,6 +56,7 @@ class Delivery:
 
     tried: Sequence[Target] = UNTRIED
     _is_repeat = False
+    _was_dropped = False
     _granted: asyncio.Future[Place] | None = None
 
     def __init__(
@@ -79,8 +81,7 @@ class Delivery:
         self._protocol = protocol
         self._now = began
         self._until = began + upstream.deadline_seconds
-        if body is not None and body.is_whole and method in IDEMPOTENT:
-            self._body = HeldBody(body.encode_rest())
+        self._hold_body()
 
     async def run(self) -> Answer:
         """The answer, once its head is here.
@@ -96,11 +97,18 @@ class Delivery:
         self._note_failure(place, failure)
         return await self._attempt()
 
+    def _hold_body(self) -> None:
+        """As soon as all of it is here: whatever the method, it is needed again if this attempt sends nothing."""
+        body = self._body
+        if body is not None and body.is_whole and not isinstance(body, HeldBody):
+            self._body = HeldBody(body.encode_rest())
+
     async def _attempt(self) -> Answer:
         balancer = self._balancer
         while True:
             place = balancer.choose(self, self._now) or await self._wait_for_place()
             backend = place.target.backend
+            self._hold_body()
             try:
                 answer = await self._upstream.send(
                     backend,
@@ -110,7 +118,7 @@ class Delivery:
                     on_interim=self._on_interim,
                     protocol=self._protocol,
                     until=self._begin_trial(place) if place.is_trial else self._until,
-                    fresh=self._is_repeat,
+                    fresh=self._is_repeat or self._was_dropped,
                 )
                 if place.is_trial:
                     await self._judge_trial(place, answer)
@@ -172,6 +180,9 @@ class Delivery:
         if failure.progress == "unsent":
             if place.is_covered:
                 self._balancer.budget.refund()
+            if failure.was_kept:
+                self._was_dropped = True
+                return True
         elif not self._may_be_repeated(place, failure, has_others):
             return False
         else:

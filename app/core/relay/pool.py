@@ -64,10 +64,15 @@ class Pool:
         else:
             peer.abort()
 
-    def give_up(self, peer: Peer, error: BaseException, *, is_kept: bool) -> None:
-        """Ends a request before the head of its answer: `error` is told how far it had come."""
+    def give_up(self, peer: Peer, error: BaseException, *, is_kept: bool, is_streamed: bool = False) -> None:
+        """Ends a request before the head of its answer: `error` is told how far it had come.
+
+        `is_streamed`: its body goes out in writes of its own. Then what was dropped need not have been all of it, nor
+        could it be sent again.
+        """
         if isinstance(error, BackendFailed):
-            error.progress = "answering" if peer.has_answered else "unanswered"
+            is_unsent = is_kept and peer.has_dropped and not is_streamed
+            error.progress = "answering" if peer.has_answered else "unsent" if is_unsent else "unanswered"
             error.was_kept = is_kept
         self.release(peer, reusable=False)
 

@@ -16,8 +16,9 @@ from typing import Final, Protocol, Self, cast
 
 from app.core.errors import BackendTimedOut, BackendUnavailable
 from app.core.model import Backend
+from app.core.relay.answer_reader import SWITCHING, Interim
 from app.core.relay.outbox import Outbox
-from app.core.relay.peer import SWITCHING, Interim, Peer
+from app.core.relay.peer import Peer
 from app.core.relay.pool import Pool
 from app.core.relay.target import Place
 
@@ -168,8 +169,8 @@ class Upstream:
         body whatever it says. `on_interim(status, fields)` is told of 1xx answers. `protocol`: what the head asks to
         switch to (Upgrade); an answer with status 101 has agreed. `until`: when the head must be here, by the pool's
         clock; the time that a client takes to send its body is given back. `fresh`: on a new connection.
-        Nothing is ever sent twice: a connection that turns out closed before the first byte was written is replaced,
-        later failures are raised, with how far the request had come.
+        Nothing is ever sent twice here: a kept connection that turns out closed is passed over, later failures are
+        raised, with how far the request had come. A whole `body` has given its bytes by then.
         Raises BackendUnavailable (refused, reset, no HTTP), BackendTimedOut, or what `body` raises.
         """
         peer = None if fresh else self.pool.take(backend)
@@ -190,7 +191,7 @@ class Upstream:
                 await peer.arrival()
             return Answer(peer, self.pool, pump)
         except BaseException as error:
-            self.pool.give_up(peer, error, is_kept=is_kept)
+            self.pool.give_up(peer, error, is_kept=is_kept, is_streamed=pump is not None)
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
