@@ -2,9 +2,10 @@
 
 The way of a request, top-down, and no way back:
 
-    door.py        the requests of a client's connection, in order. client_connection.py: the rest of it (back-pressure,
-                   how long it waits for the client, its end). occupancy.py: how many there may be.
-                   reader.py: its bytes become Messages (message.py) and their bodies (body.py), strictly
+    door.py        a client's connection, on Sanic's hooks, and the requests of it that take a task. occupancy.py: how
+                   many there may be. client_connection.py: back-pressure, how long it waits for the client, its end
+    conversation.py  what comes in on it, and its requests in order, as far as that takes no task.
+                   reader.py: bytes become Messages (message.py) and their bodies (body.py), strictly
     fast_path.py   one Message that needs no task: the steps, a kept connection, the answer, all in callbacks. What is
                    out of the ordinary goes on as below, from where it is (ways.py)
     exchange.py    one Message in a task: Sanic's stream. Makes the GatewayRequest (request.py), runs Sanic

@@ -35,10 +35,7 @@ class ClientConnection(HttpProtocol):
     """
 
     __slots__ = (
-        "_is_lingering",
-        "_is_over",
         "_outbox",
-        "_reading_paused",
         "_upload_idle_seconds",
         "_upload_until",
         "_write_left",
@@ -47,6 +44,9 @@ class ClientConnection(HttpProtocol):
         "exchange",
         "is_draining",
         "is_gone",
+        "is_lingering",
+        "is_over",
+        "is_reading_paused",
         "peer_ip",
         "reader",
     )
@@ -57,11 +57,11 @@ class ClientConnection(HttpProtocol):
         self.transport = transport
         self.conn_info = ConnInfo(transport, unix=self._unix)
         self.peer_ip: str = self.conn_info.client_ip or ""
-        self.is_gone = self._is_lingering = self._reading_paused = self._is_over = False
+        self.is_gone = self.is_lingering = self.is_reading_paused = self.is_over = False
         self.is_draining: bool = getattr(self.app.ctx, "is_draining", False)
         self.exchange: Exchange | FastPath | None = None
         self.can_write = True
-        self.reader = Reader(self._pause_reading, self._resume_reading)
+        self.reader = Reader(self._pause_reading, self.resume_reading)
         self._write_left = 0
         self._upload_idle_seconds = self._upload_until = math.inf
         self.restart_clock()
@@ -75,7 +75,7 @@ class ClientConnection(HttpProtocol):
 
     def _end(self) -> None:
         """To be called between two requests."""
-        self._is_over = True
+        self.is_over = True
         if self._task is not None:
             self._task.cancel()
         else:
@@ -127,15 +127,15 @@ class ClientConnection(HttpProtocol):
         return self._write_left < before
 
     def _pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None and not self.transport.is_closing():
-            self._reading_paused = True
+        if not self.is_reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.is_reading_paused = True
             self.transport.pause_reading()
             self.restart_clock()
 
-    def _resume_reading(self) -> None:
-        if not self._reading_paused or self.reader.is_full or self.transport is None or self.transport.is_closing():
+    def resume_reading(self) -> None:
+        if not self.is_reading_paused or self.reader.is_full or self.transport is None or self.transport.is_closing():
             return
-        self._reading_paused = False
+        self.is_reading_paused = False
         self.transport.resume_reading()
         self.data_received(b"")  # what was held
 
@@ -171,7 +171,7 @@ class ClientConnection(HttpProtocol):
     def _waits_for_body(self, exchange: Exchange | FastPath) -> bool:
         """Whether it is the client's turn: with the pieces of this request's body, until there is an answer."""
         body = exchange.message.body
-        return not (body.is_whole or exchange.has_begun or self._reading_paused)
+        return not (body.is_whole or exchange.has_begun or self.is_reading_paused)
 
     def check_timeouts(self, now: float | None = None) -> None:
         """Called by the server's sweep: ends what has waited too long for the client."""
@@ -182,7 +182,7 @@ class ClientConnection(HttpProtocol):
             self.deadline = now + WRITE_SECONDS
         elif not self.can_write:
             self.reset()
-        elif self._is_lingering:
+        elif self.is_lingering:
             self.abort()
         elif self.exchange is not None:
             if self._waits_for_body(self.exchange):
@@ -200,7 +200,7 @@ class ClientConnection(HttpProtocol):
             return math.inf
         if not self.can_write:  # an answer is still being taken: nothing could end it at once
             return math.inf
-        return math.inf if self._is_lingering else self.deadline - self._patience_seconds()
+        return math.inf if self.is_lingering else self.deadline - self._patience_seconds()
 
     def lose_patience(self, now: float) -> None:
         """The wait for the next request ends now, as it would at its deadline: others need the room."""
@@ -211,7 +211,7 @@ class ClientConnection(HttpProtocol):
         """Part of the drain: ends the connection if it was idle for so long; its next answer is the last anyway."""
         self.is_draining = True
         reader = self.reader
-        is_busy = self.exchange is not None or reader.queue or reader.in_head or reader.body or self._is_lingering
+        is_busy = self.exchange is not None or reader.queue or reader.in_head or reader.body or self.is_lingering
         if is_busy or self.loop.time() < self.deadline - IDLE_SECONDS + grace_seconds:
             return False
         self._end()

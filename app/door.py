@@ -1,25 +1,25 @@
-"""The door: the requests of a client's connection, on Sanic's protocol hooks.
+"""The door: a client's connection on Sanic's protocol hooks, and those of its requests that take a task.
 
 Sanic's own parser lets through what a proxy must not; our Reader refuses it before Sanic sees a request. A connection
-takes its requests in order, pipelined ones too: each on the fast path where that is open to it (fast_path.py), else in
-a task, through an Exchange.
+takes its requests in order, pipelined ones too (conversation.py): each on the fast path where that is open to it
+(fast_path.py), else here, through an Exchange.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from loguru import logger
 
 from app.body import Body, ClientGone
-from app.client_connection import IDLE_SECONDS, LINGER_SECONDS, ClientConnection
+from app.client_connection import LINGER_SECONDS, ClientConnection
 from app.context import Context
+from app.conversation import Conversation
 from app.core.errors import GatewayError, TooManyConnections
 from app.exchange import Exchange
-from app.fast_path import FastPath, takes
+from app.fast_path import FastPath
 from app.message import Message
 
 
@@ -31,50 +31,39 @@ class DoorProtocol(ClientConnection):
 
     HTTP_CLASS: Any = Exchange
     __slots__ = (
-        "_gateway",
         "_has_task_begun",
-        "_is_serving",
+        "conversation",
     )
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._is_serving = self._has_task_begun = False
-        self._gateway: Any = self.app if getattr(self.app, "has_fast_path", False) else None
+        self._has_task_begun = False
+        has_fast_path = getattr(self.app, "has_fast_path", False)
+        self.conversation = Conversation(self, self.reader, self.app.ctx if has_fast_path else None)
+        if has_fast_path:
+            transport.set_protocol(self.conversation)
         entry = self.app.ctx.occupancy.enter(self, self.peer_ip, self.loop.time())
         if entry == "drop":
             self.reset()
             return
         if entry == "refuse":
             self.reader.refuse(TooManyConnections())
-            self._serve()
+            self.conversation.serve()
 
     # --- the requests of this connection, in order ---
 
-    def _serve(self) -> None:
-        """Begins the next request, and the ones after it as long as each has its answer at once."""
-        if self._is_serving:
-            return
-        self._is_serving = True
-        try:
-            while self.exchange is None and self._task is None and self.reader.queue and not self._is_over:
-                self._begin(self.reader.queue.popleft())
-        finally:
-            self._is_serving = False
-
-    def _begin(self, message: Message) -> None:
-        if self._gateway is not None and self.can_write and takes(message):
-            self.exchange = path = FastPath(self, self._gateway.ctx, message)
-            path.go()
-        else:
-            self.exchange = exchange = self.HTTP_CLASS(self, message)
-            self._start(exchange, None)
+    def begin(self, message: Message) -> None:
+        """Serves a request that takes a task."""
+        self.exchange = exchange = self.HTTP_CLASS(self, message)
+        self._start(exchange, None)
 
     def go_on(self, context: Context, way: Callable[..., Awaitable[Any]], rest: tuple[Any, ...]) -> None:
         """From here on the request that has begun takes a task: `way(request, *rest)` is what remains to be done."""
         self.exchange = exchange = self.HTTP_CLASS(self, context.message)
         request = exchange.make_request(context)
-        request.route = self._gateway.router.proxy_route
-        self._start(exchange, self._gateway.finish(request, way(request, *rest)))
+        app: Any = self.app
+        request.route = app.router.proxy_route
+        self._start(exchange, app.finish(request, way(request, *rest)))
 
     def _start(self, exchange: Exchange, way: Awaitable[None] | None) -> None:
         self._has_task_begun = False
@@ -88,14 +77,14 @@ class DoorProtocol(ClientConnection):
             while exchange is not None:
                 keep_alive = await (exchange.run() if way is None else exchange.run(way))
                 if not await self._can_follow(exchange, keep_alive=keep_alive):
-                    self._is_over = True
+                    self.is_over = True
                     await self._linger()
                     return
                 exchange, way = self._next_exchange(), None
         except asyncio.CancelledError:
-            self._is_over = True
+            self.is_over = True
         except Exception:  # noqa: BLE001 - a bug of ours: its connection ends, and the log says why
-            self._is_over = True
+            self.is_over = True
             logger.exception("connection ended by an error")
 
     async def _can_follow(self, exchange: Exchange, *, keep_alive: bool) -> bool:
@@ -110,7 +99,7 @@ class DoorProtocol(ClientConnection):
         """For the next request, where it is here."""
         self.restart_clock()
         if not self.reader.queue:
-            self._resume_reading()
+            self.resume_reading()
         if not self.reader.queue:
             return None
         exchange: Exchange = self.HTTP_CLASS(self, self.reader.queue.popleft())
@@ -119,33 +108,13 @@ class DoorProtocol(ClientConnection):
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        self._next()
+        self.conversation.go_on()
 
-    def answered(self, *, keep_alive: bool) -> None:
-        """The request that was served without a task has its answer."""
-        self.exchange = None
-        self._is_over = self._is_over or not keep_alive or self.is_gone
-        if not self._is_over or self.is_gone or self.transport is None:
-            self._next()
-        else:
-            self._has_task_begun = True  # its request has been logged: nothing is lost if it is cancelled at once
-            self._task = self.loop.create_task(self._linger())
-            self._task.add_done_callback(self._task_ended)
-
-    def _next(self) -> None:
-        if self._is_over:
-            self.close()
-            return
-        if self.reader.queue:
-            self.restart_clock()
-            self._serve()
-            return
-        if self.can_write and not self.reader.in_head:
-            self.deadline = self.loop.time() + IDLE_SECONDS  # as restart_clock would find, for the most frequent case
-        else:
-            self.restart_clock()
-        if self._reading_paused:
-            self._resume_reading()  # which serves what was held
+    def linger(self) -> None:
+        """Ends the connection after an answer that took no task, as `connection_task` does after one that did."""
+        self._has_task_begun = True  # its request has been logged: nothing is lost if it is cancelled at once
+        self._task = self.loop.create_task(self._linger())
+        self._task.add_done_callback(self._task_ended)
 
     async def _drained(self, body: Body) -> bool:
         """Reads the rest of a small body that nobody wanted, so that the connection can go on; False if it is large."""
@@ -165,33 +134,23 @@ class DoorProtocol(ClientConnection):
             return
         self._outbox.flush()  # before that nobody knows whether the client takes it
         await self._can_write.wait()
-        if self.reader.is_between and not self._reading_paused:
+        if self.reader.is_between and not self.is_reading_paused:
             return
-        self._is_lingering = True
+        self.is_lingering = True
         self.reader.queue.clear()
         self.transport.write_eof()
-        self._resume_reading()
+        self.resume_reading()
         self.deadline = self.loop.time() + LINGER_SECONDS
         await self.loop.create_future()  # until the client has closed, or the deadline
 
     # --- asyncio's side ---
 
     def data_received(self, data: bytes) -> None:
-        if self._is_lingering:
-            return
-        reader = self.reader
-        was_in_head = reader.in_head
-        reader.feed(data)
-        if self.exchange is None and reader.queue and self.can_write:
-            self.deadline = math.inf  # as restart_clock would find, for the most frequent case
-        elif self.exchange is not None or reader.in_head is not was_in_head:
-            self.restart_clock()
-        if reader.queue:
-            self._serve()
+        self.conversation.data_received(data)
 
     def _give_up(self, error: GatewayError) -> None:
         self.reader.refuse(error)
-        self._serve()
+        self.conversation.serve()
 
     def eof_received(self) -> bool:
         """The client sends no more: to a proxy it has hung up. What needs no backend is still answered."""
@@ -199,14 +158,14 @@ class DoorProtocol(ClientConnection):
         self.reader.hang_up()
         if self.exchange is not None:
             self.exchange.hang_up()
-        elif self._is_lingering or not self.reader.queue:
+        elif self.is_lingering or not self.reader.queue:
             self._end()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
         self.reader.hang_up()
-        self._is_over = True
+        self.is_over = True
         self.app.ctx.occupancy.leave(self)
         self.connections.discard(self)
         self.resume_writing()

@@ -8,7 +8,7 @@ failure, an answer in pieces), the rest is done in a task from that very point o
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -30,6 +30,9 @@ from app.ready import ReadyResponse
 from app.relayed import relayed
 from app.server import PUBLIC_TARGETS, REQUEST_STEPS, RESPONSE_STEPS
 
+if TYPE_CHECKING:
+    from app.conversation import Conversation
+
 
 def takes(message: Message) -> bool:
     """Whether the fast path may be open to a request: all of it has arrived, and it is to be proxied."""
@@ -41,12 +44,13 @@ def takes(message: Message) -> bool:
 class FastPath:
     """One request under way: what the door has in an Exchange's place. A `Passing`, as the steps know it.
 
-    Ends by `door.answered`, or by `door.go_on` with the way that is left to go.
+    Ends by `conversation.answered`, or by `door.go_on` with the way that is left to go.
     """
 
     __slots__ = (
         "_admission",
         "_attempt",
+        "_conversation",
         "_door",
         "_is_over",
         "_pool",
@@ -60,7 +64,8 @@ class FastPath:
     has_begun = False
     """An answer is sent in one piece here."""
 
-    def __init__(self, door: Any, services: Any, message: Message) -> None:
+    def __init__(self, conversation: Conversation, door: Any, services: Any, message: Message) -> None:
+        self._conversation = conversation
         self._door: Any = door
         self.message = message
         self.context = Context(message, door.peer_ip, services)
@@ -94,8 +99,9 @@ class FastPath:
     def go(self) -> None:
         """The request steps that are left, then the backend."""
         try:
-            while self._steps_done < len(REQUEST_STEPS):
-                step = REQUEST_STEPS[self._steps_done]
+            steps = REQUEST_STEPS
+            while self._steps_done < len(steps):
+                step = steps[self._steps_done]
                 self._steps_done += 1
                 answer = step(self)
                 if answer is None:
@@ -233,7 +239,7 @@ class FastPath:
         except Exception:  # noqa: BLE001 - a bug of ours: its connection ends, and the log says why
             logger.exception("a request without its line")
             writer.keep_alive = False
-        self._door.answered(keep_alive=writer.keep_alive)
+        self._conversation.answered(writer.keep_alive)
 
     def _fail(self, error: Exception) -> None:
         """What was raised becomes an answer, unless there was one: a second would be taken for the next request's."""

@@ -53,6 +53,10 @@ class Wire:
 
     def __init__(self, take: Callable[[bytes], object]) -> None:
         self._take = take
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def write(self, data: bytes) -> None:  # None, as compiled code insists
         self._take(data)
@@ -126,11 +130,12 @@ async def _served(app: Any, head: bytes, requests: int) -> float:
             nonlocal left
             left -= 1
             if left > 0:
-                loop.call_soon(door.data_received, head)
+                loop.call_soon(wire.protocol.data_received, head)
             elif not left:
                 done.set_result(None)
 
-        door.connection_made(Wire(answered))
+        wire = Wire(answered)
+        door.connection_made(wire)
         return door
 
     began = time.process_time()

@@ -49,7 +49,7 @@ def refusal(credential: Credential, now: float) -> Forbidden | None:
     """Why this key may not be used at `now` (unix seconds): revoked, expired, inactive organization, in this order."""
     if credential.revoked:
         return RevokedKey()
-    if credential.has_expired(now):
+    if credential.expires_at is not None and credential.has_expired(now):
         return ExpiredKey()
     if not credential.organization.active:
         return InactiveOrganization()

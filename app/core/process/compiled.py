@@ -27,6 +27,7 @@ MODULES: Final = (
     "app.answer_writer",
     "app.choice",
     "app.context",
+    "app.conversation",
     "app.fast_path",
     "app.message",
     "app.middleware",
