@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from functools import cache
 
@@ -9,6 +10,7 @@ import pytest
 from app.core.limits.bucket import Bucket, verdict
 from app.core.limits.waiting import Group, Waiting
 from app.core.model import Limits, Organization, Verdict
+from tests.eventually import eventually
 
 LIMITS = Limits(per_minute=10, per_day=100, burst=0)
 VERDICT = verdict(Bucket.full(LIMITS, 0), LIMITS, 0)
@@ -120,3 +122,21 @@ async def test_a_bug_leaves_nobody_hanging(send: Callable[[list[Group]], Awaitab
     await waiting.drain()
     await a_turn()
     assert [type(failure) for failure in told] == [ZeroDivisionError]
+
+
+async def test_what_the_next_look_at_the_sockets_brings_goes_along() -> None:
+    """A batch leaves after the loop has looked at its sockets once more: what has arrived by then is part of it."""
+    sender = Sender()
+    waiting = Waiting(sender)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        waiters = join(waiting, "a")
+        asyncio.get_running_loop().add_reader(ours, lambda: waiters.extend(join(waiting, "a")))
+        theirs.send(b"x")
+        await eventually(lambda: sender.batches)
+        asyncio.get_running_loop().remove_reader(ours)
+    assert sender.batches[0][0][1] >= 2
+    sender.released.set()
+    await asyncio.gather(*waiters)
+    await waiting.drain()

@@ -19,9 +19,19 @@ TEXTS_MAX: Final = 4_096
 
 
 class _Texts:
-    """What stays the same for an organization during a minute: the texts around the numbers that do not."""
+    """What stays the same for an organization during a minute, or at least a second: the texts between the counts."""
 
-    __slots__ = ("fixed", "limits", "policy", "reset_day", "reset_minute")
+    __slots__ = (
+        "fixed",
+        "limits",
+        "minutes_left",
+        "now",
+        "policy",
+        "reset_day",
+        "reset_minute",
+        "till_day",
+        "till_minute",
+    )
 
     def __init__(self, limits: Limits, reset_minute: int, reset_day: int) -> None:
         self.limits = limits
@@ -35,10 +45,19 @@ class _Texts:
         )
         minute = f'"minute";q={per_minute};w=60;gw-burst={limits.burst}'
         self.policy = f'\r\nRateLimit-Policy: {minute}, "day";q={per_day};w=86400\r\nRateLimit: "minute";r='
+        self.be_at(0)
+
+    def be_at(self, now: int) -> None:
+        """Counts the seconds that are left from `now` on."""
+        self.now = now
+        day_left = self.reset_day - now
+        self.minutes_left = -(-day_left // 60)
+        self.till_minute = f';t={self.reset_minute - now}, "day";r='
+        self.till_day = f";t={day_left}\r\n"
 
 
 _texts: dict[int, _Texts] = {}
-"""By the identity of the limits, which live as long as these: an organization's are one object in the key ring."""
+"""By the identity of the limits, which live as long as these: an organization's are one object (key ring, `share`)."""
 
 
 def _texts_for(limits: Limits, reset_minute: int, reset_day: int) -> _Texts:
@@ -59,14 +78,21 @@ def fields(verdict: Verdict, ietf: bool = True) -> bytes:
     """The header lines for an answer to a known organization. `ietf`: with RateLimit-Policy, RateLimit (draft 10)."""
     limits, _, _, minute, day, burst, now, reset_minute, reset_day, _, mode = verdict
     texts = _texts_for(limits, reset_minute, reset_day)
-    counted = f"{texts.fixed}{minute}\r\nX-RateLimit-Remaining-Day: {day}\r\nX-RateLimit-Burst-Remaining: {burst}"
+    left, day_left = str(minute), str(day)
     if ietf:
-        day_left = reset_day - now
+        if texts.now != now:
+            texts.be_at(now)
         # Close to midnight the day's rest cannot all be used: the minutes left would not let it through.
-        usable = min(day, minute + burst + limits.per_minute * -(-day_left // 60))
-        lines = f'{counted}{texts.policy}{minute};t={reset_minute - now}, "day";r={usable};t={day_left}\r\n'
+        usable = minute + burst + limits.per_minute * texts.minutes_left
+        usable_left = day_left if usable >= day else str(usable)
+        lines = (
+            f"{texts.fixed}{left}\r\nX-RateLimit-Remaining-Day: {day_left}\r\nX-RateLimit-Burst-Remaining: {burst}"
+            f"{texts.policy}{left}{texts.till_minute}{usable_left}{texts.till_day}"
+        )
     else:
-        lines = f"{counted}\r\n"
+        lines = (
+            f"{texts.fixed}{left}\r\nX-RateLimit-Remaining-Day: {day_left}\r\nX-RateLimit-Burst-Remaining: {burst}\r\n"
+        )
     return (lines if mode == "redis" else f"{lines}X-RateLimit-Mode: {mode}\r\n").encode()
 
 

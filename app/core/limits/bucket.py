@@ -5,6 +5,7 @@ Integers only, no clock of its own: whoever decides brings the time. limiter.lua
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from app.core.model import Limits, LimitType, Mode, Verdict
@@ -77,8 +78,9 @@ class Bucket(NamedTuple):
         return "minute" if self.tokens(limits) < 1 else None
 
 
+@lru_cache(maxsize=4096)
 def share(limits: Limits, workers: int) -> Limits:
-    """One worker's part of `limits` while the workers cannot ask Redis; never below one request."""
+    """One worker's part of `limits` while the workers cannot ask Redis; never below one request, always one object."""
     return Limits(max(1, limits.per_minute // workers), max(1, limits.per_day // workers), limits.burst // workers)
 
 
