@@ -402,8 +402,8 @@ async def test_who_leaves_before_redis_is_asked_is_charged_nothing(redis_url: st
         await eventually(lambda: not limiter._asking.waiting._groups)
         assert limiter.requests == 0
         late = begun()
-        await asyncio.sleep(0)  # it is sent in this turn, and no answer is read before the next
-        assert limiter.requests == 1
+        while not limiter.requests:  # noqa: ASYNC110 - it is sent in one of these turns; no answer is read in the same
+            await asyncio.sleep(0)
         late.cancel()
         begun()
         await eventually(lambda: told)

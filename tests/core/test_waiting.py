@@ -126,17 +126,23 @@ async def test_a_bug_leaves_nobody_hanging(send: Callable[[list[Group]], Awaitab
 
 async def test_what_the_next_look_at_the_sockets_brings_goes_along() -> None:
     """A batch leaves after the loop has looked at its sockets once more: what has arrived by then is part of it."""
-    sender = Sender()
+    sender, loop = Sender(), asyncio.get_running_loop()
     waiting = Waiting(sender)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        waiters = join(waiting, "a")
-        asyncio.get_running_loop().add_reader(ours, lambda: waiters.extend(join(waiting, "a")))
-        theirs.send(b"x")
+    waiters: list[asyncio.Future[Verdict | None]] = []
+    (first, to_first), (second, to_second) = socket.socketpair(), socket.socketpair()
+
+    def arrived(sock: socket.socket) -> None:
+        loop.remove_reader(sock)
+        waiters.extend(join(waiting, "a"))
+        to_second.send(b"x")
+
+    with first, second, to_first, to_second:
+        for sock in (first, second):
+            sock.setblocking(False)
+            loop.add_reader(sock, arrived, sock)
+        to_first.send(b"x")
         await eventually(lambda: sender.batches)
-        asyncio.get_running_loop().remove_reader(ours)
-    assert sender.batches[0][0][1] >= 2
+    assert sender.batches == [[("a", 2)]]
     sender.released.set()
-    await asyncio.gather(*waiters)
+    assert await asyncio.gather(*waiters) == [VERDICT] * 2
     await waiting.drain()

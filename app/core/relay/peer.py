@@ -150,8 +150,13 @@ class Peer(AnswerReader):
         if self._transport is not None and not self._transport.is_closing():
             self._outbox.write(self._transport, data, self)
 
+    @property
+    def _lies_in_outbox(self) -> bool:
+        """Whether the request was written, but nothing of it has been sent yet."""
+        return self._asked_at == self._outbox.flushes
+
     def note_dropped(self) -> None:
-        """Called by the outbox, before the connection's end is told."""
+        """Called by the outbox: the connection is closing, but its end was not told yet."""
         self.has_dropped = True
 
     def until_writable(self) -> asyncio.Future[None] | None:
@@ -224,8 +229,8 @@ class Peer(AnswerReader):
             self._error = Malformed("bytes after the end of an answer")
             self.abort()
             return
-        if self._asked_at == self._outbox.flushes:
-            # The request lies in the outbox: whatever this answers, it is another one.
+        if self._lies_in_outbox:
+            # Whatever this answers, it is another request.
             self.has_dropped = True
             self._refuse(Malformed("bytes before the request was sent"))
             return
@@ -282,6 +287,7 @@ class Peer(AnswerReader):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.has_dropped = self.has_dropped or self._lies_in_outbox
         if self._busy and not self.is_complete:
             if self.has_head and self.framed_by == "close" and exc is None and self._error is None:
                 self.is_complete = True
