@@ -24,7 +24,8 @@ from app.message import Message
 
 
 class DoorProtocol(ClientConnection):
-    """One client connection, serving. Sanic makes it (`protocol=`) and calls asyncio's methods.
+    """One client connection, serving. Sanic makes it (`protocol=`) and calls asyncio's methods; on the fast path
+    the transport calls the conversation instead.
 
     `HTTP_CLASS` is the exchange.
     """

@@ -179,7 +179,7 @@ class BackendFailed(GatewayError):
     progress: Progress = "unsent"
     """How far it had come: not a byte of the request was sent; not a byte of an answer had come; or some had.
 
-    "unsent" after a kept connection: it ended while the request waited to be written.
+    "unsent" after a kept connection: it ended, or spoke unasked, while the request waited to be written.
     """
     was_kept = False
     """Whether the connection had served a request before: such a one may have been closed just now (keep-alive)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from coredis._packer import Packer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from app.core.limits.bucket import Bucket
 from app.core.limits.question import Answer, Ask, outcome, packed
 from app.core.model import Limits
-from app.core.redis.refusals import RedisRefusal
+from app.core.redis.refusals import RedisRefusal, RedisUnavailable
 
 COUNTS = st.integers(0, 2**53)
 SHA = "0123456789abcdef" * 2 + "01234567"
@@ -31,3 +32,9 @@ def test_what_an_answer_says() -> None:
     assert answer.bucket == Bucket(slot=29_700_000, used=900, carried=500, day=20_625, used_today=7_000)
     refusal = RedisRefusal("NOSCRIPT", "No matching script")
     assert outcome(refusal) is refusal
+
+
+@pytest.mark.parametrize("answer", [b"", b"1 2 3", b"1 2 3 4 5 6 7 x", b"1 2 3 4 5 6 7 8 9"])
+def test_what_is_no_answer_is_none(answer: bytes) -> None:
+    """Bytes of another shape decide nothing, and nobody waits for ever: it is as if Redis were away."""
+    assert isinstance(outcome(answer), RedisUnavailable)

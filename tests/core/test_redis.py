@@ -233,6 +233,19 @@ async def test_who_is_called_back_is_told_when_the_link_ends(own_redis: RedisSer
     assert [type(answer) for answer in told] == [RedisUnavailable]
 
 
+async def test_who_breaks_when_told_breaks_no_other(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller that raises at its answer is told to the loop; the connection and the batches behind it go on."""
+    told: list[object] = []
+    async with link_to(own_redis) as link:
+        assert await link.wait_up(5)
+        link.begin([("ECHO", "a")], 5, lambda _: 1 // 0)
+        link.begin([("ECHO", "b")], 5, told.append)
+        await eventually(lambda: told)
+        assert link.is_up
+    assert told == [[b"b"]]
+    assert "an answer of Redis's broke" in caplog.text
+
+
 async def test_password_and_database(own_redis: RedisServer) -> None:
     """The password and the database number of the address are used, and a wrong password is told as what it is."""
     async with link_to(own_redis) as link:

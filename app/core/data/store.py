@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from app.core.data.database import Database, Row
@@ -114,9 +115,13 @@ class Store(Database):
         await self.run("DELETE FROM changes WHERE at < now() - make_interval(secs => %s)", (RETENTION_SECONDS,))
 
 
+_limits: Final = lru_cache(maxsize=65_536)(Limits)
+"""Organizations of one plan share one object, and what is remembered for it (announce.py)."""
+
+
 def _credential(row: Row) -> Credential:
     _, key_id, revoked, expires_at, organization_id, tier, active, per_minute, per_day, burst = row
-    organization = Organization(organization_id, tier, Limits(per_minute, per_day, burst), active)
+    organization = Organization(organization_id, tier, _limits(per_minute, per_day, burst), active)
     return Credential(key_id, organization, revoked, expires_at)
 
 

@@ -57,7 +57,7 @@ class _Texts:
 
 
 _texts: dict[int, _Texts] = {}
-"""By the identity of the limits, which live as long as these: an organization's are one object (key ring, `share`)."""
+"""By the identity of the limits, which are held here so that no others can have it: one object a plan (store.py)."""
 
 
 def _texts_for(limits: Limits, reset_minute: int, reset_day: int) -> _Texts:
@@ -68,7 +68,7 @@ def _texts_for(limits: Limits, reset_minute: int, reset_day: int) -> _Texts:
         or found.reset_minute != reset_minute
         or found.reset_day != reset_day
     ):
-        if len(_texts) >= TEXTS_MAX:
+        if found is None and len(_texts) >= TEXTS_MAX:
             _texts.clear()
         found = _texts[id(limits)] = _Texts(limits, reset_minute, reset_day)
     return found

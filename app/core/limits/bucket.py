@@ -80,7 +80,7 @@ class Bucket(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def share(limits: Limits, workers: int) -> Limits:
-    """One worker's part of `limits` while the workers cannot ask Redis; never below one request, always one object."""
+    """One worker's part of `limits` while the workers cannot ask Redis; never below one request."""
     return Limits(max(1, limits.per_minute // workers), max(1, limits.per_day // workers), limits.burst // workers)
 
 

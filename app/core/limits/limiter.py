@@ -1,4 +1,4 @@
-"""How much an organization may: asks Redis for all requests of one turn of the loop at once, or decides without it.
+"""How much an organization may: asks Redis for the requests that wait together at once, or decides without it.
 
 A request waits for Redis one deadline (50 ms) at most; while Redis is known to be away, none waits at all.
 """

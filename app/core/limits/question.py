@@ -10,7 +10,7 @@ from app.core.redis.refusals import RedisRefusal, RedisUnavailable
 
 
 class Ask:
-    """`want` requests of one organization that were made within one turn of the loop."""
+    """`want` requests of one organization that wait for Redis together."""
 
     __slots__ = ("limits", "organization_id", "want")
 
@@ -59,6 +59,10 @@ def outcome(answer: Any) -> Outcome:
     if not isinstance(answer, bytes):
         refused: RedisRefusal | RedisUnavailable = answer
         return refused
-    granted, used, carried, used_today, slot, day, seconds, microseconds = answer.split()
-    bucket = tuple.__new__(Bucket, (int(slot), int(used), int(carried), int(day), int(used_today)))
-    return Answer(int(granted), bucket, int(seconds) + int(microseconds) / 1_000_000)
+    try:
+        granted, used, carried, used_today, slot, day, seconds, microseconds = [
+            int(number) for number in answer.split()
+        ]
+    except ValueError:
+        return RedisUnavailable("not the limiter's script that answers", sent=True)
+    return Answer(granted, Bucket(slot, used, carried, day, used_today), seconds + microseconds / 1_000_000)

@@ -63,9 +63,10 @@ class Output:
 
     def close(self, seconds: float = 2.0) -> None:
         """Writes what is there, within `seconds`; a reader slower than that misses the rest. Writing on is fine."""
+        next_wake, next_closing = threading.Event(), threading.Event()
         with self._lock:
             thread, wake, closing = self._thread, self._wake, self._closing
-            self._thread, self._wake, self._closing = None, threading.Event(), threading.Event()
+            self._thread, self._wake, self._closing = None, next_wake, next_closing
         self._pending.sleep()
         atexit.unregister(self.close)
         closing.set()

@@ -14,7 +14,6 @@ class Pending:
     def __init__(self, bytes_max: int, rouse: Callable[[], None]) -> None:
         self._bytes_max = bytes_max
         self._rouse = rouse
-        self.dropped = 0
         self.start_empty()
 
     def start_empty(self) -> None:
@@ -23,27 +22,27 @@ class Pending:
         self._lines: list[bytes] = []
         self._bytes = 0
         self._is_roused = False
+        self.dropped = 0
 
     def put(self, line: bytes) -> None:
         """Takes one line; never blocks."""
-        self._lock.acquire()
-        size = self._bytes + len(line)
-        if size > self._bytes_max:
-            self.dropped += 1
-            self._lock.release()
-            return
-        self._lines.append(line)
-        self._bytes = size
-        is_roused, self._is_roused = self._is_roused, True
-        self._lock.release()
+        with self._lock:
+            size = self._bytes + len(line)
+            if size > self._bytes_max:
+                self.dropped += 1
+                return
+            self._lines.append(line)
+            self._bytes = size
+            is_roused, self._is_roused = self._is_roused, True
         if not is_roused:
             self._rouse()
 
     def take(self) -> list[bytes]:
         """All lines. They count as pending until they are `written`, so that the bound holds for the whole way."""
+        fresh: list[bytes] = []  # not under the lock: it may begin a collection, and what is collected may log
         with self._lock:
             self._is_roused = False
-            lines, self._lines = self._lines, []
+            lines, self._lines = self._lines, fresh
         return lines
 
     def written(self, size: int) -> None:

@@ -59,8 +59,11 @@ class Batch:
 
     def cut_off(self, reason: str) -> None:
         """No more will come: what is missing may have run or not."""
+        self._miss(f"connection lost: {reason}")
+
+    def _miss(self, reason: str) -> None:
         self.has_failures = True
-        self.answers += [RedisUnavailable(f"connection lost: {reason}", sent=True) for _ in range(self.missing)]
+        self.answers += [RedisUnavailable(reason, sent=True) for _ in range(self.missing)]
         self.missing = 0
         self._tell()
 
@@ -69,14 +72,16 @@ class Batch:
         self._timer.cancel()
         if then is None:
             return
-        if not self.has_failures:
-            then(self.answers)
-            return
+        answers: Answers = self.answers
+        if self.has_failures:
+            try:
+                answers = translated(self.answers)
+            except RedisUnavailable as failure:
+                answers = failure
         try:
-            answers: Answers = translated(self.answers)
-        except RedisUnavailable as failure:
-            answers = failure
-        then(answers)
+            then(answers)
+        except Exception as error:  # noqa: BLE001 - a bug of one caller's: the connection is the others' too
+            self._wire.loop.call_exception_handler({"message": "an answer of Redis's broke", "exception": error})
 
     def _late(self, turns: int = LAST_LOOK_TURNS) -> None:
         # A busy loop runs the timer before it reads the socket: the answer may be there already (Kong issue 13473).
@@ -85,10 +90,9 @@ class Batch:
         if turns:
             self._wire.loop.call_soon(self._late, turns - 1)
             return
-        then, self.then = self.then, None
         reason = f"no answer within {self._timeout_seconds * 1000:.0f} ms"
         self._wire.drop(reason)
-        then(RedisUnavailable(reason, sent=True))
+        self._miss(reason)
 
 
 class RedisWire:

@@ -167,7 +167,8 @@ class Delivery:
 
     def _note_failure(self, place: Place, failure: BackendFailed) -> None:
         """Raises it again unless another attempt may follow."""
-        place.leave(failure=failure)
+        was_dropped = failure.progress == "unsent" and failure.was_kept
+        place.leave(failure=None if was_dropped else failure)
         if not self._may_follow(place, failure):
             raise failure
 

@@ -40,7 +40,10 @@ class KnownLine:
 
 
 class KnownHead:
-    """A head of known lines: its fields, and the `lines` of them that the client gets (`passed`: all of these)."""
+    """A head of known lines: its fields, and the `lines` of them that the client gets (`passed`: all of these).
+
+    To be read only: all answers with this head share it.
+    """
 
     __slots__ = ("fields", "length", "lines", "passed", "reason", "shares", "status")
 

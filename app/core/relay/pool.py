@@ -71,7 +71,7 @@ class Pool:
         could it be sent again.
         """
         if isinstance(error, BackendFailed):
-            is_unsent = is_kept and peer.has_dropped and not is_streamed
+            is_unsent = peer.has_dropped and not is_streamed
             error.progress = "answering" if peer.has_answered else "unsent" if is_unsent else "unanswered"
             error.was_kept = is_kept
         self.release(peer, reusable=False)
