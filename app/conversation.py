@@ -1,7 +1,7 @@
 """The requests of a client's connection, in order, as far as that takes no task: what comes in, and what comes next.
 
-Native where tools/compile has run, so that a plain request meets no frame of Python on its way (compiled.py); all that
-waits, and Sanic's side of a connection, is the door's.
+Native where tools/compile has run, so that a plain request meets few frames of Python on its way (compiled.py); all
+that waits, and Sanic's side of a connection, is the door's.
 """
 
 from __future__ import annotations
