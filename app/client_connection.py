@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from sanic.models.server_types import ConnInfo
@@ -67,9 +68,9 @@ class ClientConnection(HttpProtocol):
         self.restart_clock()
         self._outbox: Outbox = getattr(self.app.ctx, "outbox", None) or Outbox(self.loop)
 
+    @abstractmethod
     def _give_up(self, error: GatewayError) -> None:
-        """Answers `error` in the place of what has not come in time."""
-        raise NotImplementedError
+        """Answers `error` in the place of what has not come in time. The requests are the DoorProtocol's."""
 
     # --- its end ---
 

@@ -184,6 +184,11 @@ class BackendFailed(GatewayError):
     was_kept = False
     """Whether the connection had served a request before: such a one may have been closed just now (keep-alive)."""
 
+    @property
+    def was_dropped(self) -> bool:
+        """Whether all that happened is that a kept connection ended before its request was sent: nobody's fault."""
+        return self.was_kept and self.progress == "unsent"
+
 
 class BackendUnavailable(BackendFailed):
     """Refused, reset, or an answer that is no HTTP."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import BackendUnavailable
+from app.core.errors import BackendUnavailable, Progress
 from app.core.model import Backend
 from app.core.relay.balancer import RESTORED, TELL_SECONDS, Balancer
 from app.core.relay.standing import DOUBT_SECONDS
@@ -155,6 +155,19 @@ def test_a_trial_that_is_nobodys_fault_ends_too() -> None:
     scene.now += 1
     scene.taken().leave()
     assert scene.taken().is_trial
+
+
+@pytest.mark.parametrize(
+    ("progress", "is_kept", "fault"), [("unsent", True, 0), ("unsent", False, 1), ("unanswered", True, 1)]
+)
+def test_a_dropped_kept_connection_is_nobodys_fault(progress: Progress, is_kept: bool, fault: int) -> None:
+    """It ended before its request was sent, as idle ones do; a target that cannot be reached is another matter."""
+    scene = Scene(2)
+    place = scene.taken()
+    failure = BackendUnavailable()
+    failure.progress, failure.was_kept = progress, is_kept
+    place.leave(failure=failure)
+    assert (place.target.standing.failures, place.target.outstanding) == (fault, 0)
 
 
 def test_a_trial_that_is_overtaken_ends_too() -> None:

@@ -136,6 +136,19 @@ async def test_a_failure_is_told_how_far_it_came(scene: Scene, said: bytes, prog
     assert (scene.pool.busy_count, scene.pool.idle_count, peer.is_usable) == (0, 0, False)
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize(("is_streamed", "progress"), [(False, "unsent"), (True, "unanswered")])
+async def test_what_did_not_leave_the_outbox_is_unsent(
+    scene: Scene, is_kept: bool, is_streamed: bool, progress: str
+) -> None:
+    """On a kept connection and on a fresh one, nothing was sent; of a body in pieces nobody knows how much was."""
+    peer = scene.connect()
+    peer.note_dropped()
+    failure = BackendUnavailable()
+    scene.pool.give_up(peer, failure, is_kept=is_kept, is_streamed=is_streamed)
+    assert (failure.progress, failure.was_dropped) == (progress, is_kept and not is_streamed)
+
+
 async def test_another_error_is_told_nothing(scene: Scene) -> None:
     """What is no failure of the backend's (a client that left) only ends the connection."""
     peer = scene.connect()

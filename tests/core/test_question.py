@@ -34,7 +34,7 @@ def test_what_an_answer_says() -> None:
     assert outcome(refusal) is refusal
 
 
-@pytest.mark.parametrize("answer", [b"", b"1 2 3", b"1 2 3 4 5 6 7 x", b"1 2 3 4 5 6 7 8 9"])
-def test_what_is_no_answer_is_none(answer: bytes) -> None:
-    """Bytes of another shape decide nothing, and nobody waits for ever: it is as if Redis were away."""
+@pytest.mark.parametrize("answer", [None, 3, [1], b"", b"1 2 3", b"1 2 3 4 5 6 7 x", b"1 2 3 4 5 6 7 8 9"])
+def test_what_is_no_answer_is_none(answer: object) -> None:
+    """What has another shape decides nothing, and nobody waits for ever: it is as if Redis were away."""
     assert isinstance(outcome(answer), RedisUnavailable)

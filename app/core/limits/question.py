@@ -56,13 +56,12 @@ def _bulk(text: str) -> str:
 
 def outcome(answer: Any) -> Outcome:
     """What an answer says, or that there is none."""
-    if not isinstance(answer, bytes):
-        refused: RedisRefusal | RedisUnavailable = answer
-        return refused
+    if isinstance(answer, RedisRefusal | RedisUnavailable):
+        return answer
     try:
         granted, used, carried, used_today, slot, day, seconds, microseconds = [
             int(number) for number in answer.split()
         ]
-    except ValueError:
+    except (ValueError, AttributeError):
         return RedisUnavailable("not the limiter's script that answers", sent=True)
     return Answer(granted, Bucket(slot, used, carried, day, used_today), seconds + microseconds / 1_000_000)

@@ -43,7 +43,7 @@ class Pulse(NamedTuple):
 
 
 class Tally:
-    """The scripts on one RedisLink. All raise RedisUnavailable when no answer came within `deadline_seconds`."""
+    """The scripts on one RedisLink. What is awaited raises RedisUnavailable without an answer in `deadline_seconds`."""
 
     def __init__(
         self,

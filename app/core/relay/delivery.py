@@ -167,8 +167,7 @@ class Delivery:
 
     def _note_failure(self, place: Place, failure: BackendFailed) -> None:
         """Raises it again unless another attempt may follow."""
-        was_dropped = failure.progress == "unsent" and failure.was_kept
-        place.leave(failure=None if was_dropped else failure)
+        place.leave(failure=failure)
         if not self._may_follow(place, failure):
             raise failure
 
@@ -181,7 +180,7 @@ class Delivery:
         if failure.progress == "unsent":
             if place.is_covered:
                 self._balancer.budget.refund()
-            if failure.was_kept:
+            if failure.was_dropped:
                 self._was_dropped = True
                 return True
         elif not self._may_be_repeated(place, failure, has_others):

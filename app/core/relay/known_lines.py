@@ -40,18 +40,17 @@ class KnownLine:
 
 
 class KnownHead:
-    """A head of known lines: its fields, and the `lines` of them that the client gets (`passed`: all of these).
+    """A head of known lines: its fields, and as `passed` the lines of them that the client gets.
 
     To be read only: all answers with this head share it.
     """
 
-    __slots__ = ("fields", "length", "lines", "passed", "reason", "shares", "status")
+    __slots__ = ("fields", "length", "passed", "reason", "shares", "status")
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
         self.fields: list[tuple[bytes, bytes]] = []
-        self.lines: list[bytes] = []
         self.passed = b""
         self.length = -1
         self.shares = False
@@ -82,6 +81,7 @@ class KnownLines:
         if status is None or len(lines) > FIELDS_MAX + 1:
             return None
         found = KnownHead(status[0], status[1])
+        passed: list[bytes] = []
         for number in range(1, len(lines)):
             line = self._lines.get(lines[number])
             if line is None or line.is_judged:
@@ -94,8 +94,8 @@ class KnownLines:
                 found.shares = True
             found.fields.append(line.field)
             if line.passed:
-                found.lines.append(line.passed)
-        found.passed = b"".join(found.lines)
+                passed.append(line.passed)
+        found.passed = b"".join(passed)
         return found if found.length >= 0 else None
 
     def learn(self, head: bytes, status: int, reason: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:

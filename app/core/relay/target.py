@@ -63,6 +63,8 @@ class Place:
         if self._is_left:
             return
         self._is_left = True
+        if failure is not None and failure.was_dropped:
+            failure = None
         target, balancer = self.target, self._balancer
         target.outstanding -= 1
         if self.is_trial or target.is_suspect or failure is not None:
