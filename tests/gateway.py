@@ -173,6 +173,9 @@ class Gateway:
         self.folder = folder
         self._lines: list[str] = []
         self._errors: list[str] = []
+        self._parsed: list[dict[str, Any]] = []
+        self._parsed_to = 0
+        self._parsing = threading.Lock()
         self._collectors: list[threading.Thread] = []
         port = str(self.port)
         defaults = {"GATEWAY_PORT": port, "ADMIN_PORT": port, "WEB_CONCURRENCY": "1", "PYTHONPATH": str(ROOT)}
@@ -233,8 +236,12 @@ class Gateway:
     def log(self, **fields: Any) -> list[dict[str, Any]]:
         """The JSON lines on standard output so far whose fields equal `fields`; of all of it once it has ended."""
         self._catch_up()
-        lines = [json.loads(line) for line in list(self._lines) if line.startswith("{")]
-        return [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
+        with self._parsing:  # each line once: whoever polls a long log must not keep the threads around it from running
+            lines = self._lines[self._parsed_to :]
+            self._parsed_to += len(lines)
+            self._parsed += [json.loads(line) for line in lines if line.startswith("{")]
+            parsed = self._parsed.copy()
+        return [line for line in parsed if all(line.get(name) == value for name, value in fields.items())]
 
     def access(self, request_id: str) -> dict[str, Any]:
         """The access line of a request, waited for."""
