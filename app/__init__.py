@@ -26,8 +26,8 @@ The core, shared with admin/ and tools/, knows neither Sanic nor them. On its gr
 around: model, errors, and envelope, the one renderer of errors. Its rooms:
 
     keys/      credential (mint, digest, judge) · keyring (find, fetch) over keytable, digest_memory, changelog ·
-               refresh and refresher (what keeps it fresh) · failed_keys (who guesses) · usage (last_used_at) ·
-               static_key · holding (what a ring has)
+               lookups (what memory lacks, asked for together) · refresh and refresher (what keeps it fresh) ·
+               failed_keys (who guesses) · usage (last_used_at) · static_key · holding (what a ring has)
     limits/    limiter (admit) over waiting (group: who waits together), tally
                (questions: how a batch is asked, question: one call and its answer), denials, fallback, breaker, watch,
                outage, settlement · bucket (the arithmetic) and limiter.lua (the same inside Redis) · announce (header

@@ -21,6 +21,7 @@ from app.core.data.store import Store, StoreUnavailable
 from app.core.keys.credential import digest
 from app.core.keys.failed_keys import FailedKeys
 from app.core.keys.keyring import KeyRing
+from app.core.keys.lookups import Lookups
 from app.core.keys.static_key import StaticKey
 from app.core.keys.usage import UseRecorder
 from app.core.limits.limiter import Limiter
@@ -74,7 +75,7 @@ class Services:
         )
         store = self.store
         self.ring = KeyRing(
-            store.credential_by_digest if store else None,
+            Lookups(store.credentials_by_digests).load if store else None,
             store.credentials_by_digests if store else None,
             static_credentials(settings.static_keys),
             settings.key_ttl_seconds,

@@ -33,7 +33,7 @@ FAMILIES = (
     frozenset({"redis.link", "redis.wire", "redis.translation"}),
     frozenset({"changes.feed"}),
     frozenset({"changes.presence", "changes.roster"}),
-    frozenset({"keys.keyring", "keys.refresh", "keys.refresher"}),
+    frozenset({"keys.keyring", "keys.lookups", "keys.refresh", "keys.refresher"}),
     frozenset({"keys.usage"}),
     frozenset(
         {"data.database", "data.store", "data.issuer", "data.operations", "data.ledger", "data.listing"}

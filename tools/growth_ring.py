@@ -20,8 +20,8 @@ from tools.memory import resident_bytes
 
 BATCH: Final = 500
 FINDS: Final = 200_000
-TTL_SECONDS: Final = 86_400.0
-"""Longer than any bench: the refresh that is measured is called for."""
+TTL_SECONDS: Final = 900.0
+"""As it ships. The ring is not entered, so no refresh comes but the one that is called for."""
 
 
 @dataclass(frozen=True, slots=True)

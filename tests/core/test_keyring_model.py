@@ -7,7 +7,7 @@ of what it names to the position that the database had by then; whatever the rin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from app.core.data.database import StoreUnavailable
 from app.core.errors import AuthenticationUnavailable
 from app.core.keys.credential import digest
 from app.core.keys.keyring import UNKNOWN, Found, KeyRing
+from app.core.keys.lookups import Lookups
 from app.core.model import Change, Credential, Limits, Organization
 from tests.core.loader import key
 
@@ -61,7 +62,7 @@ class KeyRingHistories(RuleBasedStateMachine):
         self.tasks: list[asyncio.Task[object]] = []
         self.loop = asyncio.new_event_loop()
         self.ring = KeyRing(
-            self.load, self.load_many, {}, 900, clock=lambda: self.now, keys_max=2, unknown_max=2, unknown_seconds=5
+            self.loader(), self.load_many, {}, 900, clock=lambda: self.now, keys_max=2, unknown_max=2, unknown_seconds=5
         )
 
     # --- the database: a load is asked, sees its snapshot, and answers, at three moments ---
@@ -73,6 +74,9 @@ class KeyRingHistories(RuleBasedStateMachine):
 
     async def load(self, wanted: bytes) -> Credential | None:
         return (await self.load_many([wanted])).get(wanted)
+
+    def loader(self) -> Callable[[bytes], Awaitable[Credential | None]]:
+        return self.load
 
     @precondition(lambda self: self.loads)
     @rule(choice=choices)
@@ -229,8 +233,16 @@ class KeyRingHistories(RuleBasedStateMachine):
             self.loop.close()
 
 
+class SharedLookupHistories(KeyRingHistories):
+    """The same, when keys that are asked for at once share a load, as in a gateway."""
+
+    def loader(self) -> Callable[[bytes], Awaitable[Credential | None]]:
+        return Lookups(self.load_many, wait_seconds=900).load
+
+
 TestKeyRingHistories = KeyRingHistories.TestCase
-TestKeyRingHistories.settings = settings(
+TestSharedLookupHistories = SharedLookupHistories.TestCase
+TestKeyRingHistories.settings = TestSharedLookupHistories.settings = settings(
     max_examples=200,
     stateful_step_count=50,
     deadline=None,

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import pytest
 from loguru import logger
 
 from app.core.data.database import StoreUnavailable
 from app.core.keys.keyring import KeyRing
-from app.core.keys.refresh import READ_BATCH, RefreshReport
+from app.core.keys.refresh import PAUSE_SECONDS_MAX, READ_BATCH, RefreshReport, pause_seconds
 from app.core.keys.refresher import Refresher
-from app.core.model import Change
+from app.core.model import Change, Credential
 from tests.core.loader import Database, credential, key
 from tests.eventually import eventually
 
@@ -118,8 +119,9 @@ async def test_used_while_it_is_dropped(ring: KeyRing, database: Database) -> No
     assert ring.find(key(1)) == credential(1)
 
 
-async def test_the_loop_is_never_held(ring: KeyRing, database: Database) -> None:
+async def test_the_loop_is_never_held(database: Database) -> None:
     """Other work runs between any two batches: a refresh of 20,000 keys lets go at least 256 times."""
+    ring = KeyRing(database.load, database.load_many, {}, 0.1)  # no time for rests
     for number in range(20_000):
         await ring.fetch(database.hold_key(number))
     turns = 0
@@ -129,6 +131,50 @@ async def test_the_loop_is_never_held(ring: KeyRing, database: Database) -> None
         await asyncio.sleep(0)
     assert (await run).refreshed == 20_000
     assert turns >= 256
+
+
+async def test_a_refresh_rests_between_batches(ring: KeyRing, database: Database) -> None:
+    """Requests and the database have time for their own work between two batches."""
+    for number in range(3 * READ_BATCH):
+        await ring.fetch(database.hold_key(number))
+    began: list[float] = []
+    load_many = database.load_many
+
+    async def timed(digests: Sequence[bytes]) -> dict[bytes, Credential]:
+        began.append(asyncio.get_running_loop().time())
+        return await load_many(digests)
+
+    ring._load_many = timed
+    assert (await ring.refresh()).refreshed == 3 * READ_BATCH
+    assert all(later - earlier >= PAUSE_SECONDS_MAX - 0.001 for earlier, later in itertools.pairwise(began))
+    assert len(began) == 3
+
+
+@pytest.mark.parametrize(("keys", "interval"), [(1_000_000, 900.0), (1_000_000, 5.0), (20_000, 1.0), (101, 0.05)])
+def test_rests_take_a_quarter_of_the_interval(keys: int, interval: float) -> None:
+    """However many keys there are and however short the interval, the rests between the batches fit into it."""
+    assert 0 < pause_seconds(keys, interval) <= PAUSE_SECONDS_MAX
+    assert pause_seconds(keys, interval) * (keys // READ_BATCH) <= interval / 4 + 1e-9
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 1.0), (0.3, 0.7), (0.5, 0.5), (7.0, 0.5)])
+async def test_the_interval_counts_from_the_beginning(took: float, rest: float) -> None:
+    """A refresh is due an interval after the one before began; a slow database still gets half of it as a rest."""
+    now, rests, done = [0.0], [], asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            done.set()
+            await asyncio.Event().wait()
+
+    async def run() -> RefreshReport:
+        now[0] += took
+        return RefreshReport()
+
+    async with Refresher(run, 1.0, lambda: 0.0, clock=lambda: now[0], sleep=sleep), asyncio.timeout(15):
+        await done.wait()
+    assert rests == [1.0, pytest.approx(rest), pytest.approx(rest)]
 
 
 async def test_the_background_refresh_says_what_it_does(messages: list[str]) -> None:

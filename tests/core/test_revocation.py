@@ -16,6 +16,7 @@ from app.core.data.store import Store
 from app.core.errors import AuthenticationUnavailable, RevokedKey
 from app.core.keys.credential import digest, mint, refusal
 from app.core.keys.keyring import UNKNOWN, KeyRing
+from app.core.keys.lookups import Lookups
 from app.core.model import PLANS, Change, Credential, Limits, RedisAddress
 from app.core.redis.link import RedisLink
 from tests.core.relay import Relay
@@ -54,7 +55,8 @@ async def gateway(url: str, redis: RedisServer | None = None) -> AsyncIterator[K
     """What one worker has: a store, a ring, a feed, and a link of the feed's own."""
     async with AsyncExitStack() as parts:
         store = await parts.enter_async_context(Store(url, name="gateway"))
-        ring = KeyRing(store.credential_by_digest, store.credentials_by_digests, {}, 900, is_back=lambda: store.is_up)
+        lookups = Lookups(store.credentials_by_digests)
+        ring = KeyRing(lookups.load, store.credentials_by_digests, {}, 900, is_back=lambda: store.is_up)
         await parts.enter_async_context(ring)
         link = await parts.enter_async_context(link_to(redis)) if redis is not None else None
         await parts.enter_async_context(ChangeFeed(link, store.changes_after, ring.apply))

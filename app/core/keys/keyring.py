@@ -90,6 +90,7 @@ class KeyRing:
         self._log = ChangeLog()
         self._reads: dict[bytes, asyncio.Task[_Read]] = {}
         self._try_again_at: float | None = None  # while the database is away
+        self._ttl_seconds = ttl_seconds
         self._refresher = Refresher(self.refresh, ttl_seconds) if load_many is not None else None
 
     async def __aenter__(self) -> Self:
@@ -181,9 +182,9 @@ class KeyRing:
 
     async def refresh(self) -> RefreshReport:
         """Reads again what was used since the last refresh and drops what was not; raises as `load_many` does."""
-        return (
-            await refresh(self._table, self._log, self._load_many) if self._load_many is not None else RefreshReport()
-        )
+        if self._load_many is None:
+            return RefreshReport()
+        return await refresh(self._table, self._log, self._load_many, self._ttl_seconds)
 
     def _find_otherwise(self, digest: bytes) -> Found | None:
         if self._unknown.holds(digest, self._clock()):

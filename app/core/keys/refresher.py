@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Self
 
@@ -17,17 +18,25 @@ JITTER_SHARE: Final = 0.1
 
 
 class Refresher:
-    """Calls `refresh` every `interval_seconds` from entering until leaving, whatever became of the run before."""
+    """Calls `refresh` every `interval_seconds` from entering until leaving, whatever became of the run before.
+
+    The interval counts from the beginning of a run, but after a run that took long it rests for half of it at least.
+    """
 
     def __init__(
         self,
         refresh: Callable[[], Awaitable[RefreshReport]],
         interval_seconds: float,
         random_share: Callable[[], float] = random.random,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._refresh = refresh
         self._interval_seconds = interval_seconds
         self._random_share = random_share
+        self._clock = clock
+        self._sleep = sleep
         self._failing = False
         self._task: asyncio.Task[None] | None = None
         self.last_report: RefreshReport | None = None
@@ -43,9 +52,13 @@ class Refresher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        took = 0.0
         while True:
-            await asyncio.sleep(self._interval_seconds * (1 - JITTER_SHARE * self._random_share()))
+            interval = self._interval_seconds * (1 - JITTER_SHARE * self._random_share())
+            await self._sleep(max(interval - took, interval / 2))
+            began = self._clock()
             await self._refresh_once()
+            took = self._clock() - began
 
     async def _refresh_once(self) -> None:
         try:
