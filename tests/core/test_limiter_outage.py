@@ -17,7 +17,7 @@ from app.core.limits.limiter import FallbackMode, Limiter
 from app.core.limits.tally import DEADLINE_SECONDS
 from app.core.limits.watch import FIRST_LOOK_SECONDS, HEARTBEAT_SECONDS
 from app.core.model import PLANS, Limits, Organization, RedisAddress, Verdict
-from app.core.redis.link import Command, RedisLink
+from app.core.redis.link import Command, RedisLink, RedisUnavailable
 from tests.core.clients import admitted, hammer
 from tests.eventually import eventually
 from tools.embedded import RedisServer
@@ -119,6 +119,21 @@ async def test_dead_redis_neither_gives_nor_takes(
         "Rate limits: deciding without Redis",
         "Rate limits: Redis decides again",
     ]
+
+
+async def test_no_outage_of_seconds_goes_untold(own_redis: RedisServer, logged: list[str]) -> None:
+    """Outages in a row are only counted while they are short: when the next look is seconds away the log says so."""
+    late = RedisUnavailable("no answer within 50 ms", sent=True)
+    async with limiter_on(own_redis) as limiter:
+        assert limiter._watch is not None
+        for _ in range(3):  # no request succeeds in between: the pauses double, 0.5 s, 1 s, 2 s
+            await eventually(lambda: limiter.is_exact)
+            told = len(logged)
+            for _ in range(3):
+                limiter._watch.judge([late], 0.0)
+        await eventually(lambda: len(logged) > told)
+        assert not limiter.is_exact
+        assert logged[-1].startswith("Rate limits: deciding without Redis (no answer within 50 ms")
 
 
 async def steadily(limiter: Limiter, organization: Organization, until: Callable[[], bool]) -> list[Verdict]:

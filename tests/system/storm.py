@@ -23,8 +23,8 @@ BEFORE_SECONDS: Final = 0.5
 NOTICED_SECONDS: Final = 1.0
 HURT_SECONDS: Final = 2.0
 """The first half of an outage is for noticing it; what is promised of it is looked for in the second."""
-AFTER_SECONDS: Final = 1.5
-"""More than an Observation wants to see undisturbed at the end."""
+AFTER_SECONDS: Final = 3.0
+"""More than an Observation wants to see undisturbed at the end, also after one more late answer of Redis."""
 AWAY_LINES: Final = ("PostgreSQL is away: ", "Rate limits: deciding without Redis ")
 BACK_LINES: Final = ("✅ Connected to PostgreSQL", "✅ Connected to Redis", "Rate limits: Redis decides again ")
 

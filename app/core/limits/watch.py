@@ -60,6 +60,7 @@ class Watch:
         self._exact = asyncio.Event()
         self._away = asyncio.Event()
         self._away_since = monotonic()
+        self._reason: Exception | None = None
         self._outage = OutageLog(monotonic)
         self._settlement = Settlement(tally, fallback)
         self._has_forgotten = False
@@ -113,6 +114,7 @@ class Watch:
             self._link.reset("the server became a replica")
 
     def _fall_back(self, reason: Exception) -> None:
+        self._reason = reason
         if self.is_exact:
             self.is_exact = False
             self._exact.clear()
@@ -153,7 +155,10 @@ class Watch:
 
     async def _recover(self) -> None:
         """One look at Redis; when it holds, everything owed is settled and Redis decides from the same moment on."""
-        await asyncio.sleep(self._breaker.next_pause_seconds())
+        pause_seconds = self._breaker.next_pause_seconds()
+        if pause_seconds >= STILL_AWAY_SECONDS:
+            self._outage.lasts(self._reason)
+        await asyncio.sleep(pause_seconds)
         while not await self._link.wait_up(STILL_AWAY_SECONDS):
             self._outage.lasts(self._link.last_error)
         self._is_probing = True
