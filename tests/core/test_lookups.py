@@ -53,6 +53,22 @@ async def test_who_comes_meanwhile_is_asked_for_next(lookups: Lookups, database:
     assert database.batches == [1] * BATCHES_MAX + [30]
 
 
+async def test_who_comes_as_the_last_statement_ends_is_not_forgotten(lookups: Lookups, database: Database) -> None:
+    """A key that is asked for in any of the turns in which the statements end gets its answer, with nobody after it."""
+    for turns in range(8):
+        database.is_held = True
+        reads = []
+        for number in range(BATCHES_MAX):
+            reads += begin(lookups, number)
+            await database.wait_for_loads(number + 1)
+        database.is_held = False
+        database.release()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reads += begin(lookups, 7)
+        assert await asyncio.gather(*reads) == [None] * len(reads)
+
+
 async def test_a_statement_has_a_bound(lookups: Lookups, database: Database) -> None:
     """More than BATCH_MAX keys take several statements, BATCHES_MAX of them at once, and none is forgotten."""
     database.is_held = True

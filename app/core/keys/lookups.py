@@ -34,7 +34,8 @@ class Lookups:
         self._load_many = load_many
         self._wait_seconds = wait_seconds
         self._waiting: list[_Waiter] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
     async def load(self, digest: bytes) -> Credential | None:
         """The key with this digest (32 bytes), read after this call; None when there is none.
@@ -43,18 +44,22 @@ class Lookups:
         """
         waiter = _Waiter(digest, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
-        if len(self._under_way) < BATCHES_MAX:
+        if self._under_way < BATCHES_MAX:
+            self._under_way += 1
             task = asyncio.create_task(self._ask_for_all())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         async with asyncio.timeout(self._wait_seconds):
             return await waiter.answer
 
     async def _ask_for_all(self) -> None:
-        while self._waiting:
-            batch = self._waiting[:BATCH_MAX]
-            del self._waiting[:BATCH_MAX]
-            await self._ask(_still_there(batch))
+        try:
+            while self._waiting:
+                batch = self._waiting[:BATCH_MAX]
+                del self._waiting[:BATCH_MAX]
+                await self._ask(_still_there(batch))
+        finally:
+            self._under_way -= 1  # in the moment of that last look: who comes after it must begin anew
 
     async def _ask(self, batch: list[_Waiter]) -> None:
         if not batch:
