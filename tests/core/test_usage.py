@@ -82,6 +82,33 @@ async def test_what_failed_is_tried_again_soon() -> None:
     assert FLUSH_SECONDS + SPREAD_SECONDS + 2 * RETRY_SECONDS <= 60
 
 
+async def test_a_minute_behind_at_most() -> None:
+    """With keys in use all the time and a database that needs ten seconds for them, what it holds is never older than a
+    minute, although what is noted during a write waits for the next."""
+    now, behind, done = [0.0], [0.0], asyncio.Event()
+    held: dict[str, float] = {}
+    credentials = [credential(number) for number in range(50 * BATCH_KEYS)]
+
+    async def record(used: Mapping[str, float]) -> None:
+        now[0] += 0.2
+        behind.extend(now[0] - held.get(key_id, 0.0) for key_id in used)
+        held.update(used)
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 200:
+            done.set()
+            await asyncio.Event().wait()
+        for each in credentials if seconds else ():
+            recorder.note(each, now[0])
+
+    recorder = UseRecorder(record, clock=lambda: now[0], sleep=sleep)
+    async with recorder, asyncio.timeout(30):
+        await done.wait()
+    assert len(behind) > 4 * len(credentials)
+    assert max(behind) <= 60
+
+
 async def test_an_outage_loses_nothing() -> None:
     """What could not be written is kept for the next time, and a newer use outlives an older one that was kept."""
     table = Table()
