@@ -4,6 +4,8 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
+import pytest
+
 from app.core.data.database import StoreUnavailable
 from app.core.keys.usage import (
     BATCH_KEYS,
@@ -66,20 +68,67 @@ async def test_rests_between_batches() -> None:
 
 
 async def test_what_failed_is_tried_again_soon() -> None:
-    """A write that failed is made again long before the next one is due: a minute has room for several."""
-    table = Table()
-    attempts: list[float] = []
+    """A write that failed is made again in RETRY_SECONDS, then in twice that, and never later than the next one is due;
+    one that took long is followed by a rest all the same."""
+    rests: list[float] = []
+    table, now, done = Table(), [0.0], asyncio.Event()
 
     async def record(used: Mapping[str, float]) -> None:
-        attempts.append(asyncio.get_running_loop().time())
-        table.is_away = len(attempts) < 3
+        table.is_away = len(rests) < 5
+        now[0] += 0.0 if table.is_away else FLUSH_SECONDS
         await table.record(used)
 
-    async with UseRecorder(record, flush_seconds=0.01) as recorder:
-        recorder.note(credential(1), 1.0)
-        await eventually(lambda: table.times)
-    assert len(attempts) == 3
-    assert FLUSH_SECONDS + SPREAD_SECONDS + 2 * RETRY_SECONDS <= 60
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if seconds:
+            rests.append(seconds)
+        if len(rests) == 6:
+            done.set()
+            await asyncio.Event().wait()
+
+    recorder = UseRecorder(record, clock=lambda: now[0], sleep=sleep)
+    recorder.note(credential(1), 1.0)
+    async with recorder, asyncio.timeout(15):
+        await done.wait()
+        assert table.times == {"key-1": 1.0}
+    assert rests == [FLUSH_SECONDS, RETRY_SECONDS, 2 * RETRY_SECONDS, 4 * RETRY_SECONDS, FLUSH_SECONDS, RETRY_SECONDS]
+
+
+@pytest.mark.parametrize(("seconds_each", "rested"), [(0.0, SPREAD_SECONDS), (0.1, 0.0)], ids=["quick", "slow"])
+async def test_writes_are_spread(seconds_each: float, rested: float) -> None:
+    """A quick database is given the uses over SPREAD_SECONDS at most, one that needs longer than that without rests."""
+    now, rests = [0.0], [0.0]
+
+    async def record(used: Mapping[str, float]) -> None:
+        now[0] += seconds_each
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        rests.append(seconds)
+
+    recorder = UseRecorder(record, clock=lambda: now[0], sleep=sleep)
+    for number in range(400 * BATCH_KEYS):
+        recorder.note(credential(number), 1.0)
+    assert await recorder.flush(SPREAD_SECONDS)
+    assert rested - 0.1 <= sum(rests) <= rested
+
+
+async def test_one_locked_row_holds_up_its_own_batch_only() -> None:
+    """A key whose row cannot be written keeps no other key's use from being written."""
+    table = Table()
+
+    async def record(used: Mapping[str, float]) -> None:
+        if "key-777" in used:
+            raise StoreUnavailable("no answer within 0.9 s")
+        await table.record(used)
+
+    recorder = UseRecorder(record)
+    for number in range(5 * BATCH_KEYS):
+        recorder.note(credential(number), 1.0)
+    for _ in range(3):
+        assert not await recorder.flush()
+    assert len(table.times) == 4 * BATCH_KEYS
+    assert recorder.pending == BATCH_KEYS
 
 
 async def test_a_minute_behind_at_most() -> None:

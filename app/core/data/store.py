@@ -13,7 +13,7 @@ from app.core.data.database import StoreUnavailable as StoreUnavailable
 from app.core.model import Change, Credential, Limits, Organization
 
 USES_MAX: Final = 200
-"""Rows in one `record_use` statement: 20 ms of the server's time, far from its time-out also when it is busy."""
+"""Rows in one `record_use` statement: 20 to 50 ms of the server's time, far from its time-out."""
 RETENTION_SECONDS: Final = 86_400
 MARK_SECONDS_MAX: Final = RETENTION_SECONDS - 3_600
 """A mark's age. The hour between the two is for transactions that were open when the mark was made."""

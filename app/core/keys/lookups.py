@@ -49,8 +49,11 @@ class Lookups:
             task = asyncio.create_task(self._ask_for_all())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        async with asyncio.timeout(self._wait_seconds):
-            return await waiter.answer
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await waiter.answer
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self._wait_seconds:g} s") from None
 
     async def _ask_for_all(self) -> None:
         try:
@@ -65,16 +68,21 @@ class Lookups:
         if not batch:
             return
         try:
-            found = await self._load_many([waiter.digest for waiter in batch])
+            async with asyncio.timeout(self._wait_seconds):
+                found = await self._load_many([waiter.digest for waiter in batch])
         except Exception as error:  # noqa: BLE001  whatever it was, it is each waiter's to hear
-            for waiter in _still_there(batch):
-                waiter.answer.set_exception(error)
+            _fail(batch, error)
         else:
             for waiter in _still_there(batch):
                 waiter.answer.set_result(found.get(waiter.digest))
         finally:
-            for waiter in _still_there(batch):  # the batch was cancelled: its waiters with it
-                waiter.answer.cancel()
+            _fail(batch, None)  # the batch was cancelled: its waiters with it
+            batch.clear()  # else an error, which knows this frame, would know itself, and wait for the collector
+
+
+def _fail(batch: list[_Waiter], error: Exception | None) -> None:
+    for waiter in _still_there(batch):
+        waiter.answer.cancel() if error is None else waiter.answer.set_exception(error)
 
 
 def _still_there(batch: list[_Waiter]) -> list[_Waiter]:

@@ -14,11 +14,11 @@ from app.core.model import Credential
 
 FLUSH_SECONDS: Final = 25.0
 RETRY_SECONDS: Final = 5.0
-"""`last_used_at` is promised to be a minute behind at most: so it is with 100,000 keys in use all the time, at 0.1 ms of
-PostgreSQL's for each, most of it the table's other indexes (56 s behind then), or when three writes fail in a row."""
-SPREAD_SECONDS: Final = 5.0
+"""`last_used_at` is promised to be a minute behind at most. Each write costs PostgreSQL 0.1 ms or more, most of it the
+table's other indexes, so 100,000 keys in use take 10 s of these 25, or all of them on a busy machine."""
+SPREAD_SECONDS: Final = 10.0
 PAUSE_SECONDS_MAX: Final = 0.05
-"""Between two batches: nobody waits for them, while keys that are looked up share PostgreSQL with them."""
+"""Between two batches, for who goes faster than that: nobody waits for them, and lookups share PostgreSQL with them."""
 BATCH_KEYS: Final = 200
 KEYS_MAX: Final = 1_048_576
 STOP_SECONDS_MAX: Final = 2.0
@@ -60,17 +60,18 @@ class UseRecorder:
         return len(self._used)
 
     async def flush(self, spread_seconds: float = 0.0) -> bool:
-        """Writes what was collected, resting between batches for `spread_seconds` in all at most; whether that
-        succeeded. Never raises for a database that is away."""
+        """Writes what was collected, resting between batches as far as `spread_seconds` for all of them allow; whether
+        that succeeded. Never raises for a database that is away."""
         used, self._used = self._used, {}
         batch: dict[str, float] = {}
-        pause_seconds = min(PAUSE_SECONDS_MAX, spread_seconds * BATCH_KEYS / max(len(used), BATCH_KEYS))
+        began, count = self._clock(), len(used)
         try:
             while used:
                 batch = dict(used.popitem() for _ in range(min(len(used), BATCH_KEYS)))
                 await self._record(batch)
                 batch = {}
-                await self._sleep(pause_seconds if used else 0)
+                early = began + spread_seconds * (1 - len(used) / count) - self._clock()
+                await self._sleep(min(max(0.0, early), PAUSE_SECONDS_MAX) if used else 0)
         except Exception as error:  # noqa: BLE001  a lost time stamp is no reason to stop recording
             self._warn(error)
             return False
@@ -80,7 +81,7 @@ class UseRecorder:
         return True
 
     def _keep(self, kept: dict[str, float], batch: dict[str, float]) -> None:
-        kept.update(batch)
+        kept = {**batch, **kept}  # taken from its end: a row that somebody has locked holds its own batch up only
         kept.update(self._used)  # last: noted while the batch was being written, so newer
         while len(kept) > self._keys_max:
             kept.popitem()
@@ -92,13 +93,15 @@ class UseRecorder:
         self._failing = True
 
     async def _run(self) -> None:
-        soon = min(RETRY_SECONDS, self._flush_seconds)
-        rest = self._flush_seconds
+        rest, retry = self._flush_seconds, RETRY_SECONDS
         while True:
             await self._sleep(rest)
             due = self._clock() + self._flush_seconds  # what is noted from now on waits for the next write
-            is_written = await self.flush(SPREAD_SECONDS)
-            rest = max(soon, due - self._clock()) if is_written else soon
+            if await self.flush(SPREAD_SECONDS):
+                rest, retry = max(RETRY_SECONDS, due - self._clock()), RETRY_SECONDS
+            else:
+                rest, retry = retry, min(2 * retry, self._flush_seconds)
+            rest = min(rest, self._flush_seconds)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
