@@ -30,6 +30,8 @@ MEETINGS: Final = 5
 FILL_SECONDS_MAX: Final = 1_800.0
 JITTER_SHARE: Final = 0.1
 """A refresh may come so much sooner than its interval says (app/core/keys/refresher.py)."""
+SLACK_SECONDS: Final = 10.0
+"""For the processes that are started meanwhile: a second or two, five on a busy machine."""
 POLL_SECONDS: Final = 0.2
 OnStep = Callable[[str], None]
 
@@ -76,7 +78,7 @@ class Growth:
             one_key = self._fire(self._plan(target, population=0))
             fill_seconds = self._keys / self._fill(target, min(PROBE_KEYS, self._keys)).per_second
         # long enough that the refresh comes once all keys are in memory and the maximum is known
-        ttl_seconds = (1.5 * fill_seconds + 3 * self._seconds + 2) / (1 - JITTER_SHARE)
+        ttl_seconds = (1.5 * fill_seconds + 3 * self._seconds + SLACK_SECONDS) / (1 - JITTER_SHARE)
         with self._found.gateway(first_key, API_KEY_CACHE_TTL=f"{ttl_seconds:.0f}") as target:
             return self._grown(target, one_key.per_second, fill_seconds, ttl_seconds)
 
